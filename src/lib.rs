@@ -1,0 +1,4 @@
+//! Locks for git worktrees, as files.
+
+pub mod service;
+pub mod types;

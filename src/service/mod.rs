@@ -1,0 +1,3 @@
+//! The driver (in work).
+
+pub mod api;

@@ -1,0 +1,24 @@
+//! Values that every layer shares, each parsed once at the door and never re-checked.
+//!
+//! This layer knows nothing else: no files, no clocks, no engine. A value that exists is valid.
+
+mod ids;
+mod mode;
+mod name;
+mod priority;
+mod refusal;
+mod settings;
+mod text;
+mod time;
+
+pub use ids::{GrantId, HandleId, NodeId, ProcessId, Token, Unique};
+pub use mode::{Mode, Range};
+pub use name::{LockName, NameError, Pattern, SessionName, TicketName};
+pub use priority::Priority;
+pub use refusal::Refusal;
+pub use settings::{KEYS, Key, SettingError, Settings, WaitLimit};
+pub use text::{Declared, Text, TextError};
+pub use time::{Moment, Tick, parse_span};
+
+/// The longest text of a lock, declaration and note together, in bytes.
+pub const TEXT_BYTES_MAX: usize = 4096;
