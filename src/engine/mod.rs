@@ -1,1 +1,274 @@
-//! In work.
+//! The arbiter as a value: commands in, effects out.
+//!
+//! [`Engine::handle`] takes the time and a [`Command`] and answers its caller at once; what follows for
+//! others (a waiter is granted, a handle lost its lock) is read with [`Engine::poll_effect`] until it is
+//! empty. [`Engine::next_deadline`] says when [`Command::Advance`] is due. Everything else only reads.
+//! The same commands at the same times give the same effects, byte for byte.
+//!
+//! It knows no files, no FUSE, no clock, no thread, no git and no errno. Processes are numbers that the
+//! driver pinned; what a number cannot tell (which descriptors a process has) the driver finds out and
+//! says with [`Command::Deny`], [`Command::Promote`] and [`Command::Exited`].
+//!
+//! Rooms: `table` (locks in use, scopes), `queue` (one line, aging), `acquire` (who may have what),
+//! `release` (every way a lock ends), `lease` (keepers and time), `dir` (files in mkdir locks), `places` (tickets, interrupted waits),
+//! `deadlock` (circles), `read` (what a reader sees), `scratch` (small files that are no locks).
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod acquire;
+mod command;
+mod deadlock;
+mod dir;
+mod grant;
+mod invariants;
+mod lease;
+mod places;
+mod queue;
+mod read;
+mod release;
+mod scratch;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub use command::{
+    Acquire, Actor, Claim, Command, Effect, Ending, Event, HolderText, Make, Party, Reply, Shape, Taking, Target, Wait,
+};
+pub use dir::FileChange;
+pub use grant::{DirFiles, Extra, Grant, Hold, Lease, Owner, Way};
+pub use places::{Ticket, TicketState};
+pub use read::{Availability, Blocker, Holder, TextRule, Waiter};
+pub use scratch::{SCRATCH_BYTES_MAX, Scratch, ScratchFile};
+
+use acquire::Request;
+use places::Places;
+use queue::Aging;
+use table::{Slot, Table};
+
+use crate::types::{GrantId, HandleId, Moment, ProcessId, Refusal, Settings, Tick, Token, Unique};
+
+/// The bounds of the engine's tables; reaching one is refused with ENOSPC.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Locks in use.
+    pub locks: usize,
+    /// Grants, shared ones and byte ranges included.
+    pub grants: usize,
+    /// Waiting requests.
+    pub waiters: usize,
+    /// Locks in one request.
+    pub claims: usize,
+    /// Byte ranges held on one lock.
+    pub ranges: usize,
+    /// Tickets, waiting and absent.
+    pub tickets: usize,
+    /// Files in a lock made by mkdir.
+    pub dir_files: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            locks: 65_536,
+            grants: 131_072,
+            waiters: 65_536,
+            claims: 64,
+            ranges: 1024,
+            tickets: 4096,
+            dir_files: 16,
+        }
+    }
+}
+
+/// Which waiters a freed lock can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Freed {
+    /// A shared holder or a shared waiter left: only a strict waiter at the head can gain.
+    Shared,
+    /// Anyone can gain.
+    Any,
+}
+
+/// The arbiter.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    bounds: Bounds,
+    table: Table,
+    grants: BTreeMap<GrantId, Grant>,
+    requests: BTreeMap<Unique, Request>,
+    by_handle: BTreeMap<HandleId, Vec<GrantId>>,
+    by_process: BTreeMap<ProcessId, BTreeSet<GrantId>>,
+    waiting_process: BTreeMap<ProcessId, Unique>,
+    places: Places,
+    /// Wait limits, on the monotonic clock.
+    limits: BTreeSet<(Tick, Unique)>,
+    /// Ends of leases without a keeper, on the clock that counts suspended time.
+    lease_ends: BTreeSet<(Tick, GrantId)>,
+    /// Locks whose line can change its order by waiting alone.
+    mixed: BTreeSet<Slot>,
+    /// Locks whose waiters must be looked at again before the command ends.
+    dirty: Vec<(Slot, Freed)>,
+    /// Locks that may have become idle in this command.
+    touched: Vec<Slot>,
+    effects: VecDeque<Effect>,
+    drained: bool,
+    next_arrival: u64,
+    next_grant: u64,
+    next_token: Token,
+    token_end: Token,
+}
+
+impl Engine {
+    /// An arbiter with nothing held, which gives tokens from `tokens.start` on and none past `tokens.end`.
+    pub fn new(settings: Settings, bounds: Bounds, tokens: std::ops::Range<Token>) -> Self {
+        Self {
+            settings,
+            bounds,
+            table: Table::default(),
+            grants: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            by_handle: BTreeMap::new(),
+            by_process: BTreeMap::new(),
+            waiting_process: BTreeMap::new(),
+            places: Places::default(),
+            limits: BTreeSet::new(),
+            lease_ends: BTreeSet::new(),
+            mixed: BTreeSet::new(),
+            dirty: Vec::new(),
+            touched: Vec::new(),
+            effects: VecDeque::new(),
+            drained: false,
+            next_arrival: 0,
+            next_grant: 0,
+            next_token: tokens.start,
+            token_end: tokens.end,
+        }
+    }
+
+    /// Carries out a command. A refusal leaves everything as it was.
+    pub fn handle(&mut self, now: Moment, command: Command) -> Result<Reply, Refusal> {
+        self.advance(now);
+        let result = self.apply(now, command);
+        self.settle(now);
+        if cfg!(any(test, feature = "paranoid")) {
+            self.check_invariants(now);
+        }
+        result
+    }
+
+    /// The next thing that follows from the commands so far.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Command::Advance`] is due: on the monotonic clock, and on the one that counts suspended time.
+    pub fn next_deadline(&self, now: Moment) -> (Option<Tick>, Option<Tick>) {
+        let limit = self.limits.first().map(|(tick, _)| *tick);
+        let rise = self
+            .mixed
+            .iter()
+            .filter_map(|&slot| self.table[slot].queue.next_rise(self.aging(), now))
+            .min();
+        let mono = [limit, rise, self.places.next_expiry()].into_iter().flatten().min();
+        (mono, self.lease_ends.first().map(|(tick, _)| *tick))
+    }
+
+    /// Allows tokens up to `end`, once they are reserved where they outlive a crash.
+    pub fn extend_tokens(&mut self, end: Token) {
+        self.token_end = self.token_end.max(end);
+    }
+
+    /// How many tokens are left.
+    pub fn tokens_left(&self) -> u64 {
+        self.token_end.0 - self.next_token.0
+    }
+
+    fn apply(&mut self, now: Moment, command: Command) -> Result<Reply, Refusal> {
+        match command {
+            Command::Acquire(request) => self.acquire(now, request),
+            Command::Cancel(id) => self.cancel(now, id, Refusal::Interrupted),
+            Command::Deny(id, refusal) => self.cancel(now, id, refusal),
+            Command::Promote { request, lineage } => self.promote(request, &lineage),
+            Command::Unflock { lock, handle } => self.unflock(now, &lock, handle),
+            Command::Unlock {
+                lock,
+                owner,
+                handle,
+                range,
+            } => self.unlock_range(now, &lock, owner, handle, range),
+            Command::Flush { lock, owner } => self.flush(now, &lock, owner),
+            Command::Close(handle) => self.close(now, handle),
+            Command::Declare {
+                target,
+                text,
+                owner,
+                keepers,
+            } => self.declare(now, target, text, owner, keepers),
+            Command::Note { target, note } => self.note(target, note),
+            Command::Spoil(handle) => self.spoil(handle),
+            Command::Touch { handle, keepers, mtime } => self.touch(now, handle, keepers, mtime),
+            Command::Renew { lock, actor, mtime } => self.renew(now, &lock, &actor, mtime),
+            Command::ChangeFile {
+                lock,
+                file,
+                change,
+                actor,
+            } => self.change_file(&lock, &file, change, &actor),
+            Command::Remove { lock, actor } => self.remove(now, &lock, &actor),
+            Command::Break { lock, token } => self.break_lock(now, &lock, token),
+            Command::ReleaseSession(session) => Ok(self.release_session(now, &session)),
+            Command::Withdraw(ticket) => self.withdraw(now, &ticket),
+            Command::Drain(drained) => self.drain(drained),
+            Command::Configure(settings) => self.configure(settings),
+            Command::Exited { process, cleanly } => self.exited(now, process, cleanly),
+            Command::IdentifyGrant(id, party) => self.identify_grant(id, party),
+            Command::IdentifyRequest(id, party) => self.identify_request(id, party),
+            Command::Advance => Ok(Reply::Done),
+        }
+    }
+
+    /// Lets time pass: wait limits, kept places, ends of leases, aging.
+    fn advance(&mut self, now: Moment) {
+        while let Some(&(tick, id)) = self.limits.first()
+            && tick <= now.mono
+        {
+            // The request is in `limits`, so it waits and the refusal reaches it.
+            let _ = self.cancel(now, id, Refusal::TimedOut);
+        }
+        self.end_leases(now);
+        if self.places.next_expiry().is_some_and(|tick| tick <= now.mono) {
+            self.places.drop_expired(now.mono);
+        }
+        for slot in std::mem::take(&mut self.mixed) {
+            self.dirty.push((slot, Freed::Any));
+            self.mixed.insert(slot);
+        }
+        self.settle(now);
+    }
+
+    fn drain(&mut self, drained: bool) -> Result<Reply, Refusal> {
+        self.drained = drained;
+        if !drained {
+            self.dirty.extend(self.table.iter().map(|(slot, _)| (slot, Freed::Any)));
+        }
+        Ok(Reply::Done)
+    }
+
+    fn configure(&mut self, settings: Settings) -> Result<Reply, Refusal> {
+        // Locks in use keep the scope they were taken under until they are free.
+        self.settings = settings;
+        self.dirty.extend(self.table.iter().map(|(slot, _)| (slot, Freed::Any)));
+        Ok(Reply::Done)
+    }
+
+    fn aging(&self) -> Aging {
+        Aging(self.settings.aging)
+    }
+
+    fn new_token(&mut self) -> Token {
+        let token = self.next_token;
+        self.next_token = Token(token.0 + 1);
+        token
+    }
+}
