@@ -1,1 +1,37 @@
-//! In work.
+//! The tree as pure functions: which nodes there are, how each file reads, how what is written parses.
+//!
+//! Testable with strings: it knows no FUSE types, no descriptors, no clocks. Time comes as [`Now`].
+
+pub mod help;
+pub mod lock_text;
+pub mod locks_json;
+pub mod nodes;
+pub mod requests;
+
+use crate::types::{Moment, Tick};
+
+/// The moment of a rendering, on the engine's clocks and on the wall.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For ages.
+    pub moment: Moment,
+    /// For people: nanoseconds since 1970.
+    pub wall_ns: i64,
+}
+
+impl Now {
+    /// What the wall showed at an earlier tick of the monotonic clock.
+    pub fn wall_at(&self, tick: Tick) -> jiff::Timestamp {
+        let ago = i64::try_from(self.moment.mono.since(tick).as_nanos()).unwrap_or(i64::MAX);
+        let ns = i128::from(self.wall_ns.saturating_sub(ago));
+        jiff::Timestamp::from_nanosecond(ns).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    /// The same in whole seconds, in the form `2026-11-20T14:40:00Z`.
+    pub fn stamp_at(&self, tick: Tick) -> String {
+        let seconds = self.wall_at(tick).as_second();
+        jiff::Timestamp::from_second(seconds)
+            .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+            .to_string()
+    }
+}

@@ -1,0 +1,212 @@
+//! `metrics/locks.json`: who holds, who waits for whom. The schema is versioned and documented in git-lockfs(5).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Now, lock_text};
+use crate::engine::{Blocker, Engine, Holder, TicketState, Waiter};
+use crate::predict::HoldTimes;
+use crate::types::{LockName, TicketName, Unique};
+
+/// The version of the schema.
+const VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct Document {
+    version: u32,
+    time: String,
+    drained: bool,
+    locks: Vec<Lock>,
+    tickets: Vec<AbsentTicket>,
+    edges: Vec<EdgeView>,
+}
+
+#[derive(Serialize)]
+struct Lock {
+    name: String,
+    mode: Option<String>,
+    holders: Vec<HolderView>,
+    waiters: Vec<WaiterView>,
+}
+
+#[derive(Serialize)]
+struct HolderView {
+    pid: u32,
+    session: Option<String>,
+    held: &'static str,
+    mode: String,
+    token: u64,
+    since: String,
+    held_ms: u64,
+    op: Option<String>,
+    range: Option<[u64; 2]>,
+}
+
+#[derive(Serialize)]
+struct WaiterView {
+    pid: u32,
+    session: Option<String>,
+    mode: String,
+    priority: u8,
+    effective_priority: u8,
+    position: usize,
+    waited_ms: u64,
+    limit_ms: Option<u64>,
+    ticket: Option<String>,
+    op: Option<String>,
+    estimated_wait_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct AbsentTicket {
+    name: String,
+    locks: Vec<String>,
+    session: Option<String>,
+    age_ms: u64,
+    expires_ms: u64,
+}
+
+#[derive(Serialize)]
+struct EdgeView {
+    waiter: u32,
+    holder: u32,
+    lock: String,
+}
+
+/// The whole document.
+pub fn render(engine: &Engine, usual: &HoldTimes, now: Now) -> Vec<u8> {
+    let names: Vec<LockName> = engine.locks_in_use().cloned().collect();
+    let mut waiting = BTreeMap::new();
+    let locks = names
+        .iter()
+        .map(|name| lock(engine, usual, name, now, &mut waiting))
+        .collect();
+    let document = Document {
+        version: VERSION,
+        time: now.stamp_at(now.moment.mono),
+        drained: engine.is_drained(),
+        locks,
+        tickets: engine
+            .tickets()
+            .filter_map(|(name, ticket)| absent(name, ticket, now))
+            .collect(),
+        edges: edges(engine, &waiting, now),
+    };
+    // Numbers and strings only: serialising cannot fail.
+    let mut bytes = serde_json::to_vec(&document).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+fn lock(
+    engine: &Engine,
+    usual: &HoldTimes,
+    name: &LockName,
+    now: Now,
+    waiting: &mut BTreeMap<Unique, (u32, LockName)>,
+) -> Lock {
+    let holders: Vec<Holder<'_>> = engine.holders(name.as_str()).collect();
+    let waiters = engine.waiters(name.as_str(), now.moment);
+    for waiter in &waiters {
+        waiting
+            .entry(waiter.id())
+            .or_insert_with(|| (waiter.party().pid, name.clone()));
+    }
+    let held_for = holders
+        .iter()
+        .map(|holder| now.moment.mono.since(holder.grant.since))
+        .min();
+    let usual = usual.usual(name);
+    let wait_of = |position: usize| {
+        let rest = usual?.saturating_sub(held_for.unwrap_or_default());
+        Some(millis(rest + usual? * u32::try_from(position - 1).unwrap_or(u32::MAX)))
+    };
+    Lock {
+        name: name.to_string(),
+        mode: holders
+            .iter()
+            .map(|holder| holder.mode)
+            .max()
+            .map(|mode| mode.to_string()),
+        holders: holders.iter().map(|holder| holder_view(holder, now)).collect(),
+        waiters: waiters
+            .iter()
+            .enumerate()
+            .map(|(index, waiter)| waiter_view(waiter, index + 1, wait_of(index + 1), now))
+            .collect(),
+    }
+}
+
+fn holder_view(holder: &Holder<'_>, now: Now) -> HolderView {
+    let grant = holder.grant;
+    let declared = grant.extra().and_then(|extra| extra.text.declared.as_ref());
+    HolderView {
+        pid: declared.map_or(grant.party.pid, |declared| declared.pid),
+        session: grant.party.session.as_ref().map(ToString::to_string),
+        held: lock_text::held(&grant.hold),
+        mode: holder.mode.to_string(),
+        token: grant.token.0,
+        since: now.stamp_at(grant.since),
+        held_ms: millis(now.moment.mono.since(grant.since)),
+        op: grant.party.op.as_deref().map(str::to_owned),
+        range: (!holder.range.is_whole()).then(|| [holder.range.start(), holder.range.end()]),
+    }
+}
+
+fn waiter_view(waiter: &Waiter<'_>, position: usize, estimated_wait_ms: Option<u64>, now: Now) -> WaiterView {
+    let party = waiter.party();
+    WaiterView {
+        pid: party.pid,
+        session: party.session.as_ref().map(ToString::to_string),
+        mode: waiter.mode.to_string(),
+        priority: waiter.priority(),
+        effective_priority: waiter.level,
+        position,
+        waited_ms: millis(now.moment.mono.since(waiter.since())),
+        limit_ms: waiter.limit().map(|limit| millis(limit.since(waiter.since()))),
+        ticket: waiter.ticket().map(ToString::to_string),
+        op: party.op.as_deref().map(str::to_owned),
+        estimated_wait_ms,
+    }
+}
+
+fn absent(name: &TicketName, ticket: &crate::engine::Ticket, now: Now) -> Option<AbsentTicket> {
+    let TicketState::Absent { since, expires } = ticket.state else {
+        return None;
+    };
+    Some(AbsentTicket {
+        name: name.to_string(),
+        locks: ticket.claims.iter().map(|claim| claim.lock.to_string()).collect(),
+        session: ticket.session.as_ref().map(ToString::to_string),
+        age_ms: millis(now.moment.mono.since(since)),
+        expires_ms: millis(expires.since(now.moment.mono)),
+    })
+}
+
+/// Who waits for whom: a holder, or a waiter ahead.
+fn edges(engine: &Engine, waiting: &BTreeMap<Unique, (u32, LockName)>, now: Now) -> Vec<EdgeView> {
+    /// A long line is not drawn in full: each waiter shows what is nearest.
+    const EDGES_PER_WAITER_MAX: usize = 8;
+    const WAITERS_WITH_EDGES_MAX: usize = 256;
+    let mut edges = Vec::new();
+    for (id, (pid, lock)) in waiting.iter().take(WAITERS_WITH_EDGES_MAX) {
+        for blocker in engine.blockers(*id, now.moment).into_iter().take(EDGES_PER_WAITER_MAX) {
+            let holder = match blocker {
+                Blocker::Holder(grant) => grant.party.pid,
+                Blocker::Waiter(_, party) => party.pid,
+            };
+            edges.push(EdgeView {
+                waiter: *pid,
+                holder,
+                lock: lock.to_string(),
+            });
+        }
+    }
+    edges
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
