@@ -1,1 +1,9 @@
-//! In work.
+//! The outside world: clocks, processes, timers and signals, git, and what must last on disk.
+//!
+//! One file or room for each kind of outside thing. These modules report facts and make things durable; they know
+//! nothing about locks, the tree or FUSE, and decide nothing. None of them ever touches a path below the mount: such
+//! a call would wait for the very thread that makes it.
+
+pub mod clock;
+
+pub use clock::Clock;
