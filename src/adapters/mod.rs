@@ -5,5 +5,9 @@
 //! a call would wait for the very thread that makes it.
 
 pub mod clock;
+pub mod processes;
+pub mod watcher;
 
 pub use clock::Clock;
+pub use processes::{Confinement, ExitKind, OwnerError, Pinned, Processes};
+pub use watcher::{Alarm, Event, Watcher};
