@@ -5,9 +5,11 @@
 //! a call would wait for the very thread that makes it.
 
 pub mod clock;
+pub mod git;
 pub mod processes;
 pub mod watcher;
 
 pub use clock::Clock;
+pub use git::{ConfigError, read_settings};
 pub use processes::{Confinement, ExitKind, OwnerError, Pinned, Processes};
 pub use watcher::{Alarm, Event, Watcher};
