@@ -7,9 +7,11 @@
 pub mod clock;
 pub mod git;
 pub mod processes;
+pub mod tokens;
 pub mod watcher;
 
 pub use clock::Clock;
 pub use git::{ConfigError, read_settings};
 pub use processes::{Confinement, ExitKind, OwnerError, Pinned, Processes};
+pub use tokens::{TokenError, Tokens};
 pub use watcher::{Alarm, Event, Watcher};
