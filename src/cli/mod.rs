@@ -2,21 +2,40 @@
 //!
 //! One file a subcommand. Errors are printed once, here.
 
+mod bounded;
 mod break_lock;
+mod child;
+mod client;
 mod completions;
+mod config;
+mod daemon;
+mod device;
 mod doctor;
+mod failure;
+mod held;
+mod locks_json;
 mod man;
 mod mount;
+mod mountpoint;
 mod path;
 pub mod place;
+mod progress;
 mod release;
+mod report;
+mod request;
+mod roff;
 mod run;
+mod serve;
 mod status;
 mod umount;
 
+use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::types::{LockName, NameError, SessionName, TicketName};
 
 /// Exit code when a lock could not be had (EX_TEMPFAIL of sysexits.h).
 pub const EXIT_NOT_HAD: u8 = 75;
@@ -33,45 +52,78 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Mount the locks of this repository
     Mount(mount::Args),
-    /// Unmount them
     Umount(umount::Args),
-    /// Show who holds and who waits
     Status(status::Args),
-    /// Print where the locks of this repository are
     Path(path::Args),
-    /// Run a command while holding locks
     Run(run::Args),
-    /// Take a lock away from its holder
     Break(break_lock::Args),
-    /// Release a lock, or all locks of a session
     Release(release::Args),
-    /// Say what this machine or mount lacks, and how to fix it
     Doctor(doctor::Args),
-    /// Print completions for a shell
     Completions(completions::Args),
-    /// Show a man page
     Man(man::Args),
 }
 
 /// Parses the command line, carries it out and prints an error once.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
-    let result = match &cli.command {
-        Command::Mount(args) => mount::run(args),
-        Command::Umount(args) => umount::run(args),
-        Command::Status(args) => status::run(args),
-        Command::Path(args) => path::run(args),
-        Command::Run(args) => run::run(args),
-        Command::Break(args) => break_lock::run(args),
-        Command::Release(args) => release::run(args),
-        Command::Doctor(args) => doctor::run(args),
-        Command::Completions(args) => completions::run(args),
-        Command::Man(args) => man::run(args),
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let result = if man::is_wanted(&arguments) {
+        man::show(man::Page::Commands)
+    } else {
+        Cli::parse().command.run()
     };
     result.unwrap_or_else(|error| {
+        if is_broken_pipe(&error) {
+            // Who read our output has seen enough.
+            return ExitCode::SUCCESS;
+        }
         eprintln!("git-lockfs: {error:#}");
-        ExitCode::FAILURE
+        ExitCode::from(failure::exit_code(&error))
     })
+}
+
+impl Command {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Mount(args) => mount::run(args),
+            Self::Umount(args) => umount::run(args),
+            Self::Status(args) => status::run(args),
+            Self::Path(args) => path::run(args),
+            Self::Run(args) => run::run(args),
+            Self::Break(args) => break_lock::run(args),
+            Self::Release(args) => release::run(args),
+            Self::Doctor(args) => doctor::run(args),
+            Self::Completions(args) => completions::run(args),
+            Self::Man(args) => man::run(args),
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    error.root_cause().downcast_ref().is_some_and(broken)
+}
+
+fn lock_name(text: &str) -> Result<LockName, NameError> {
+    LockName::parse_lock(text.as_bytes())
+}
+
+fn session_name(text: &str) -> Result<SessionName, NameError> {
+    SessionName::parse(text.as_bytes())
+}
+
+fn ticket_name(text: &str) -> Result<TicketName, NameError> {
+    TicketName::parse(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }
