@@ -1,8 +1,8 @@
 //! A process of its own that makes system calls on request: holders and waiters that a test can order about and kill.
 //!
-//! It is this test binary again, started on one test that serves its standard input, a socket. It has a single thread,
-//! so deadlock rules see it as what it is. A call that waits is begun with [`Client::begin`] and taken up with
-//! [`Client::finish`]; all others go through [`Client::call`].
+//! It is this test binary again, which serves its standard input, a socket, before `main` is reached: libtest would
+//! give it a second thread, and the deadlock rules treat a process with one thread differently. A call that waits is
+//! begun with [`Client::begin`] and taken up with [`Client::finish`]; all others go through [`Client::call`].
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
@@ -93,14 +93,11 @@ pub fn executable() -> PathBuf {
 }
 
 impl Client {
-    /// Starts a client; `command` runs [`executable`] with no arguments yet.
+    /// Starts a client; `command` runs [`executable`].
     pub fn start(mut command: Command) -> Self {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         ours.set_read_timeout(Some(ANSWER_MAX)).expect("a time limit");
-        let this_module = module_path!().split_once("::").map_or("", |(_, path)| path);
-        let test = format!("{this_module}::serves_system_calls_when_started_as_a_client");
         command
-            .args(["--exact", &test, "--nocapture", "--test-threads=1"])
             .env(SERVE, "1")
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null());
@@ -270,13 +267,15 @@ impl Client {
     }
 }
 
-/// Not a test of its own: the body of a client process. Without its variable it has nothing to do.
-#[test]
-fn serves_system_calls_when_started_as_a_client() {
+/// Runs before `main` in every process of this binary.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = serve_if_started_as_a_client;
+
+extern "C" fn serve_if_started_as_a_client() {
     if std::env::var_os(SERVE).is_none() {
         return;
     }
-    // A descriptor of its own number, out of the way of those that the calls return.
     // SAFETY: descriptor 0 is the socket that `Client::start` gave us, and nobody else uses it.
     let socket = unsafe { UnixStream::from_raw_fd(0) };
     let mut requests = BufReader::new(&socket);
