@@ -1,0 +1,522 @@
+//! The rules of the source that no compiler checks: which layer may import which, how long a file may be, what may
+//! not be left behind. Each test prints every violation as `file:line: what`, not only the first.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rank of each top-level module; a file may name only modules of a lower rank, and its own.
+const RANKS: &[(&str, u8)] = &[
+    ("types", 0),
+    ("engine", 1),
+    ("predict", 2),
+    ("metrics", 2),
+    ("ports", 2),
+    ("view", 3),
+    ("adapters", 3),
+    ("service", 4),
+    ("fuse", 5),
+    ("cli", 6),
+];
+
+/// The only part of `service` that `fuse` may see: the calls as plain data.
+const FUSE_SEES: &str = "service::api";
+
+/// The longest file under src, in lines, tests included.
+const FILE_LINES_MAX: usize = 500;
+
+/// A file, and the same text with parts blanked out; the lines of all three are the same.
+struct Source {
+    path: PathBuf,
+    text: String,
+    /// Without comments and without the inside of strings.
+    code: String,
+    /// Nothing but the comments.
+    comments: String,
+}
+
+impl Source {
+    fn read(path: PathBuf) -> Self {
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let (code, comments) = split(&text);
+        Self {
+            path,
+            text,
+            code,
+            comments,
+        }
+    }
+
+    /// The path below the project, as it is printed.
+    fn shown(&self) -> String {
+        let below = self.path.strip_prefix(project()).unwrap_or(&self.path);
+        below.display().to_string()
+    }
+
+    fn line_of(&self, offset: usize) -> usize {
+        1 + self.code.as_bytes()[..offset].iter().filter(|&&b| b == b'\n').count()
+    }
+
+    /// The code without what is compiled only for tests: items under `#[cfg(test)]`, and files or directories `tests`.
+    fn shipped_code(&self) -> String {
+        let below = self.path.strip_prefix(project()).unwrap_or(&self.path);
+        if below
+            .components()
+            .any(|part| ["tests", "tests.rs"].iter().any(|tests| part.as_os_str() == *tests))
+        {
+            return String::new();
+        }
+        let mut code = self.code.clone();
+        while let Some(start) = code.find("#[cfg(test)]") {
+            let end = end_of_item(&code, start + "#[cfg(test)]".len());
+            blank(&mut code, start, end);
+        }
+        code
+    }
+}
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below a directory of the project, in a stable order.
+fn sources(directory: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut left = vec![project().join(directory)];
+    while let Some(directory) = left.pop() {
+        let Ok(entries) = fs::read_dir(&directory) else {
+            continue;
+        };
+        for entry in entries {
+            let path = entry.expect("a directory that opened can be listed").path();
+            if path.is_dir() {
+                left.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found.into_iter().map(Source::read).collect()
+}
+
+fn blank(text: &mut String, start: usize, end: usize) {
+    let kept: String = text[start..end]
+        .bytes()
+        .map(|b| if b == b'\n' { '\n' } else { ' ' })
+        .collect();
+    text.replace_range(start..end, &kept);
+}
+
+/// Splits a text into code and comments, both as long as the text. Strings count as code but lose their inside.
+fn split(text: &str) -> (String, String) {
+    let bytes = text.as_bytes();
+    let mut code = text.to_owned();
+    let mut comments = text.to_owned();
+    let mut at = 0;
+    let mut code_starts = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let before = at.checked_sub(1).map(|i| bytes[i]);
+        let starts_word = !before.is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if rest.starts_with(b"//") {
+            let end = at + find(rest, b"\n").unwrap_or(rest.len());
+            blank(&mut comments, code_starts, at);
+            blank(&mut code, at, end);
+            (at, code_starts) = (end, end);
+        } else if rest.starts_with(b"/*") {
+            let end = at + block_comment(rest);
+            blank(&mut comments, code_starts, at);
+            blank(&mut code, at, end);
+            (at, code_starts) = (end, end);
+        } else if let Some(length) = starts_word.then(|| raw_string(rest)).flatten() {
+            blank(&mut code, at, at + length);
+            at += length;
+        } else if rest[0] == b'"' {
+            let length = quoted(rest, b'"');
+            blank(&mut code, at + 1, at + length - 1);
+            at += length;
+        } else if let Some(length) = character(text, at) {
+            blank(&mut code, at, at + length);
+            at += length;
+        } else {
+            at += 1;
+        }
+    }
+    blank(&mut comments, code_starts, bytes.len());
+    (code, comments)
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+fn block_comment(bytes: &[u8]) -> usize {
+    let mut depth = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at..].starts_with(b"/*") {
+            depth += 1;
+            at += 2;
+        } else if bytes[at..].starts_with(b"*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += 1;
+        }
+    }
+    at
+}
+
+/// The length of `r"…"`, `r#"…"#`, `br"…"` or `cr"…"`, if one begins here.
+fn raw_string(bytes: &[u8]) -> Option<usize> {
+    let prefix = match bytes {
+        [b'b' | b'c', b'r', ..] => 2,
+        [b'r', ..] => 1,
+        _ => return None,
+    };
+    let hashes = bytes[prefix..].iter().take_while(|&&b| b == b'#').count();
+    let open = prefix + hashes;
+    if bytes.get(open) != Some(&b'"') {
+        return None;
+    }
+    let mut close = vec![b'"'];
+    close.resize(1 + hashes, b'#');
+    find(&bytes[open + 1..], &close).map(|end| open + 1 + end + close.len())
+}
+
+fn quoted(bytes: &[u8], quote: u8) -> usize {
+    let mut at = 1;
+    while at < bytes.len() && bytes[at] != quote {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    (at + 1).min(bytes.len())
+}
+
+/// The length of a character literal, if one begins here; a lifetime is none.
+fn character(text: &str, at: usize) -> Option<usize> {
+    let rest = text.get(at..)?.strip_prefix('\'')?;
+    let first = rest.chars().next()?;
+    if first == '\\' {
+        return Some(quoted(&text.as_bytes()[at..], b'\''));
+    }
+    rest[first.len_utf8()..].starts_with('\'').then(|| 2 + first.len_utf8())
+}
+
+/// Where the item that begins at `from` ends: at its `;`, or at the brace that closes its body.
+fn end_of_item(code: &str, from: usize) -> usize {
+    let mut depth = 0;
+    for (offset, byte) in code.bytes().enumerate().skip(from) {
+        match byte {
+            b'{' | b'(' | b'[' => depth += 1,
+            b'}' | b')' | b']' => {
+                depth -= 1;
+                if depth == 0 && byte == b'}' {
+                    return offset + 1;
+                }
+            }
+            b';' if depth == 0 => return offset + 1,
+            _ => {}
+        }
+    }
+    code.len()
+}
+
+fn word(code: &str) -> &str {
+    let end = code
+        .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .unwrap_or(code.len());
+    &code[..end]
+}
+
+/// The paths named after `crate::` or after enough `super::` to leave the top-level module: offset and path.
+fn crate_paths(source: &Source) -> Vec<(usize, String)> {
+    let mut paths = Vec::new();
+    for (start, _) in source.code.match_indices("crate::") {
+        named_after(&source.code, start + "crate::".len(), &mut paths);
+    }
+    let below = source.path.strip_prefix(project().join("src")).unwrap_or(&source.path);
+    let parts = below.components().count();
+    let depth_of_file = if below.ends_with("mod.rs") { parts - 1 } else { parts };
+    let mut previous_end = 0;
+    for (start, _) in source.code.match_indices("super::") {
+        if start < previous_end {
+            continue;
+        }
+        let climbs = source.code[start..]
+            .split("super::")
+            .skip(1)
+            .take_while(|gap| gap.is_empty())
+            .count()
+            + 1;
+        previous_end = start + climbs * "super::".len();
+        if climbs >= depth_of_file + modules_around(&source.code, start) {
+            named_after(&source.code, previous_end, &mut paths);
+        }
+    }
+    paths
+}
+
+/// How many inline modules enclose an offset.
+fn modules_around(code: &str, offset: usize) -> usize {
+    code.match_indices("mod ")
+        .filter(|&(start, _)| {
+            let name = word(&code[start + 4..]);
+            let body = start + 4 + name.len();
+            let opens = code[body..].trim_start().starts_with('{');
+            opens && (body..end_of_item(code, body)).contains(&offset)
+        })
+        .count()
+}
+
+/// Collects `a::b` from `a::b::…` or from each entry of a brace list.
+fn named_after(code: &str, at: usize, paths: &mut Vec<(usize, String)>) {
+    let mut named = |offset: usize| {
+        let first = word(&code[offset..]);
+        let second = code[offset + first.len()..].strip_prefix("::").map(word);
+        let path = match second {
+            Some(second) if !second.is_empty() => format!("{first}::{second}"),
+            _ => first.to_owned(),
+        };
+        paths.push((offset, path));
+    };
+    if !code[at..].starts_with('{') {
+        named(at);
+        return;
+    }
+    let mut depth = 0;
+    let mut expects_name = false;
+    for (offset, c) in code.char_indices().skip_while(|&(offset, _)| offset < at) {
+        match c {
+            '{' => {
+                depth += 1;
+                expects_name = depth == 1;
+            }
+            '}' if depth == 1 => return,
+            '}' => depth -= 1,
+            ',' => expects_name = depth == 1,
+            c if expects_name && !c.is_whitespace() => {
+                named(offset);
+                expects_name = false;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn none(violations: String) {
+    assert!(violations.is_empty(), "\n{violations}");
+}
+
+#[test]
+fn imports_go_strictly_downward() {
+    let rank_of = |module: &str| RANKS.iter().find(|(name, _)| *name == module).map(|(_, rank)| *rank);
+    let mut violations = String::new();
+    for source in sources("src") {
+        let below = source.path.strip_prefix(project().join("src")).expect("found there");
+        let top = below.iter().next().and_then(|part| part.to_str()).unwrap_or_default();
+        let module = top.trim_end_matches(".rs");
+        if ["lib", "main"].contains(&module) {
+            continue;
+        }
+        let Some(own_rank) = rank_of(module) else {
+            let _ = writeln!(violations, "{}:1: the module {module} has no rank", source.shown());
+            continue;
+        };
+        for (offset, path) in crate_paths(&source) {
+            let used = path.split("::").next().unwrap_or_default();
+            let lower = rank_of(used).is_some_and(|rank| rank < own_rank);
+            let hidden = module == "fuse" && used == "service" && path != FUSE_SEES;
+            if used != module && (!lower || hidden) {
+                let (file, line) = (source.shown(), source.line_of(offset));
+                let _ = writeln!(violations, "{file}:{line}: {module} may not use {path}");
+            }
+        }
+    }
+    none(violations);
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let mut violations = String::new();
+    for source in sources("src").iter().chain(&sources("tests")) {
+        if !source.text.starts_with("//! ") {
+            let _ = writeln!(violations, "{}:1: begins without module documentation", source.shown());
+        }
+    }
+    none(violations);
+}
+
+#[test]
+fn files_stay_short_enough_to_read() {
+    let mut violations = String::new();
+    for source in sources("src") {
+        let lines = source.text.lines().count();
+        if lines > FILE_LINES_MAX {
+            let file = source.shown();
+            let _ = writeln!(
+                violations,
+                "{file}:{lines}: over {FILE_LINES_MAX} lines; find the second concept in it"
+            );
+        }
+    }
+    none(violations);
+}
+
+#[test]
+fn nothing_is_left_half_done() {
+    let macros = ["dbg!", "todo!", "unimplemented!"];
+    let remarks = ["FIXME", "XXX"];
+    let mut violations = String::new();
+    for source in sources("src")
+        .iter()
+        .chain(&sources("tests"))
+        .chain(&sources("benches"))
+    {
+        for (text, wanted) in [(&source.code, &macros[..]), (&source.comments, &remarks[..])] {
+            for word in wanted {
+                for (offset, _) in text.match_indices(word) {
+                    let (file, line) = (source.shown(), source.line_of(offset));
+                    let _ = writeln!(violations, "{file}:{line}: {word}");
+                }
+            }
+        }
+        for (offset, _) in source.code.match_indices("#[ignore") {
+            let (file, line) = (source.shown(), source.line_of(offset));
+            let _ = writeln!(violations, "{file}:{line}: a test that never runs");
+        }
+    }
+    none(violations);
+}
+
+#[test]
+fn nothing_outside_tests_unwraps() {
+    let mut violations = String::new();
+    for source in sources("src") {
+        for (offset, _) in source.shipped_code().match_indices(".unwrap()") {
+            let (file, line) = (source.shown(), source.line_of(offset));
+            let _ = writeln!(
+                violations,
+                "{file}:{line}: unwrap; say why it holds with expect, or return the error"
+            );
+        }
+    }
+    none(violations);
+}
+
+#[test]
+fn only_the_clock_and_the_command_line_read_the_time() {
+    let mut violations = String::new();
+    for source in sources("src") {
+        let file = source.shown();
+        if file == "src/adapters/clock.rs" || file.starts_with("src/cli/") {
+            continue;
+        }
+        let code = source.shipped_code();
+        for call in [
+            "Instant::now",
+            "SystemTime::now",
+            "Timestamp::now",
+            "Zoned::now",
+            "clock_gettime",
+        ] {
+            for (offset, _) in code.match_indices(call) {
+                let line = source.line_of(offset);
+                let _ = writeln!(violations, "{file}:{line}: {call}; ask adapters::clock");
+            }
+        }
+    }
+    none(violations);
+}
+
+/// Cargo compiles tests/NAME.rs by itself, but a file in a directory only when somebody declares it.
+#[test]
+fn every_file_is_declared() {
+    let mut violations = String::new();
+    for root in ["src", "tests"] {
+        let all = sources(root);
+        for source in &all {
+            let directory = source.path.parent().expect("a file has a directory");
+            let stem = source
+                .path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .unwrap_or_default();
+            let (name, home) = match stem {
+                "mod" => (directory.file_name().and_then(|name| name.to_str()), directory.parent()),
+                _ => (Some(stem), Some(directory)),
+            };
+            let (Some(name), Some(home)) = (name, home) else {
+                continue;
+            };
+            let compiled_by_itself =
+                home == project().join(root) && (root == "tests" || ["lib", "main"].contains(&stem));
+            let own_binary = root == "tests" && stem == "main";
+            if (compiled_by_itself && stem != "mod") || own_binary {
+                continue;
+            }
+            let declared = all.iter().any(|other| declares(other, source, name, home));
+            if !declared {
+                let _ = writeln!(violations, "{}:1: no file declares this module", source.shown());
+            }
+        }
+    }
+    none(violations);
+}
+
+/// Whether `other` has `mod name` where that means `source`, or a `#[path]` to it.
+fn declares(other: &Source, source: &Source, name: &str, home: &Path) -> bool {
+    let Some(directory) = other.path.parent() else {
+        return false;
+    };
+    let by_path = other.text.match_indices("#[path = \"").any(|(start, opening)| {
+        let path = other.text[start + opening.len()..]
+            .split('"')
+            .next()
+            .unwrap_or_default();
+        fs::canonicalize(directory.join(path)).ok() == fs::canonicalize(&source.path).ok()
+    });
+    let near = directory == home || other.path.with_extension("") == home;
+    let by_name = near
+        && other.path != source.path
+        && other.code.match_indices("mod ").any(|(start, opening)| {
+            let after = &other.code[start + opening.len()..];
+            word(after) == name && after[name.len()..].trim_start().starts_with(';')
+        });
+    by_path || by_name
+}
+
+/// The rules are only as good as the reading of the source: strings, comments and literals must not fool it.
+#[test]
+fn the_reader_tells_code_from_comments_and_strings() {
+    let text = "let a = \"// no \\\" crate::x\"; // crate::y\nlet b = r#\"\"crate::z\"#; let c = '\"'; /* a /* b */ */ d::<'a>();";
+    let (code, comments) = split(text);
+    assert_eq!(code.len(), text.len());
+    assert!(!code.contains("crate::"), "{code}");
+    assert!(code.contains("d::<'a>();"), "{code}");
+    assert!(
+        comments.contains("crate::y") && comments.contains("/* a /* b */ */"),
+        "{comments}"
+    );
+    assert!(!comments.contains("crate::x"), "{comments}");
+}
+
+#[test]
+fn the_reader_finds_every_way_up() {
+    let text = "use crate::{types::Mode, view::{a, b}, cli};\nuse super::super::engine::Engine;\nmod tests { use super::super::x; use super::y; }";
+    let path = project().join("src/fuse/wire/mod.rs");
+    let (code, comments) = split(text);
+    let source = Source {
+        path,
+        text: text.to_owned(),
+        code,
+        comments,
+    };
+    let mut found: Vec<String> = crate_paths(&source).into_iter().map(|(_, path)| path).collect();
+    found.sort();
+    assert_eq!(found, ["cli", "engine::Engine", "types::Mode", "view"]);
+    assert_eq!(source.line_of(text.find("super").expect("is there")), 2);
+}
