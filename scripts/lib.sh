@@ -62,18 +62,16 @@ need_build() {
     need_rust
 }
 
+has_fuse_device() { [ "$(stat -c %t:%T /dev/fuse 2>/dev/null)" = a:e5 ]; } # 10:229; some containers mask it
+
 # Opens /dev/fuse to ordinary users if it is not: 0666 is what distributions set, containers often forget.
 need_fuse_device() {
-    [ -c /dev/fuse ] || ! has modprobe || ! can_be_root || as_root modprobe fuse 2>/dev/null || true
-    [ -c /dev/fuse ] || die "$EX_UNAVAILABLE" "there is no /dev/fuse: run \`modprobe fuse\` as root, or start the \
-container with --device /dev/fuse --cap-add SYS_ADMIN"
-    local mode
-    mode=$(stat -c %a /dev/fuse)
-    [ "$(id -u)" -eq 0 ] || { [ -r /dev/fuse ] && [ -w /dev/fuse ]; } || {
-        can_be_root || die "$EX_UNAVAILABLE" "/dev/fuse has mode $mode and is closed to $(id -un): run \`chmod 0666 \
-/dev/fuse\` as root"
-        open_fuse_device
-    }
+    has_fuse_device || ! has modprobe || ! can_be_root || as_root modprobe fuse 2>/dev/null || true
+    has_fuse_device || die "$EX_UNAVAILABLE" "there is no /dev/fuse here: run \`modprobe fuse\` as root, or start \
+the container with --device /dev/fuse --cap-add SYS_ADMIN"
+    if [ "$(id -u)" -eq 0 ] || { [ -r /dev/fuse ] && [ -w /dev/fuse ]; }; then return; fi
+    can_be_root || die "$EX_UNAVAILABLE" "/dev/fuse is closed to $(id -un): run \`chmod 0666 /dev/fuse\` as root"
+    open_fuse_device
 }
 
 open_fuse_device() {
@@ -86,9 +84,11 @@ open_fuse_device() {
 # make its sequence of calls themselves.
 need_tests() {
     need_build
-    need_commands fusermount3:fuse3 flock:util-linux setpriv:util-linux unshare:util-linux python3:python3 \
-        ps:procps bwrap:bubblewrap dotlockfile:liblockfile-bin lockfile:procmail strace:strace getfattr:attr \
-        busybox:busybox dash:dash zsh:zsh fish:fish man:man-db timeout:coreutils
+    # The system's own commands count, not those of a user's version manager: the tests clear the environment.
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin need_commands \
+        fusermount3:fuse3 flock:util-linux setpriv:util-linux unshare:util-linux timeout:coreutils ps:procps \
+        python3:python3 bwrap:bubblewrap dotlockfile:liblockfile-bin lockfile:procmail strace:strace \
+        getfattr:attr busybox:busybox dash:dash zsh:zsh fish:fish man:man-db
     need_fuse_device
     need_test_user
 }
