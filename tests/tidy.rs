@@ -53,19 +53,21 @@ impl Source {
         below.display().to_string()
     }
 
+    /// Whether cargo compiles the file by itself: nobody needs to declare it.
+    fn is_crate_root(&self) -> bool {
+        let shown = self.shown();
+        let in_tests = shown
+            .strip_prefix("tests/")
+            .is_some_and(|rest| !rest.contains('/') || rest.ends_with("/main.rs"));
+        in_tests || ["src/lib.rs", "src/main.rs"].contains(&shown.as_str())
+    }
+
     fn line_of(&self, offset: usize) -> usize {
         1 + self.code.as_bytes()[..offset].iter().filter(|&&b| b == b'\n').count()
     }
 
-    /// The code without what is compiled only for tests: items under `#[cfg(test)]`, and files or directories `tests`.
+    /// The code without what is compiled only for tests.
     fn shipped_code(&self) -> String {
-        let below = self.path.strip_prefix(project()).unwrap_or(&self.path);
-        if below
-            .components()
-            .any(|part| ["tests", "tests.rs"].iter().any(|tests| part.as_os_str() == *tests))
-        {
-            return String::new();
-        }
         let mut code = self.code.clone();
         while let Some(start) = code.find("#[cfg(test)]") {
             let end = end_of_item(&code, start + "#[cfg(test)]".len());
@@ -98,6 +100,21 @@ fn sources(directory: &str) -> Vec<Source> {
     }
     found.sort();
     found.into_iter().map(Source::read).collect()
+}
+
+/// The files below src that a release has: those that a declaration outside of `#[cfg(test)]` leads to.
+fn shipped_sources() -> Vec<Source> {
+    let (mut shipped, mut left): (Vec<_>, Vec<_>) = sources("src").into_iter().partition(Source::is_crate_root);
+    let mut seen = 0;
+    while seen < shipped.len() {
+        let code = shipped[seen].shipped_code();
+        let declared = |source: &Source| declares(&shipped[seen], &code, source);
+        let (found, rest) = left.into_iter().partition(declared);
+        shipped.extend::<Vec<_>>(found);
+        left = rest;
+        seen += 1;
+    }
+    shipped
 }
 
 fn blank(text: &mut String, start: usize, end: usize) {
@@ -395,7 +412,7 @@ fn nothing_is_left_half_done() {
 #[test]
 fn nothing_outside_tests_unwraps() {
     let mut violations = String::new();
-    for source in sources("src") {
+    for source in shipped_sources() {
         for (offset, _) in source.shipped_code().match_indices(".unwrap()") {
             let (file, line) = (source.shown(), source.line_of(offset));
             let _ = writeln!(
@@ -410,7 +427,7 @@ fn nothing_outside_tests_unwraps() {
 #[test]
 fn only_the_clock_and_the_command_line_read_the_time() {
     let mut violations = String::new();
-    for source in sources("src") {
+    for source in shipped_sources() {
         let file = source.shown();
         if file == "src/adapters/clock.rs" || file.starts_with("src/cli/") {
             continue;
@@ -432,34 +449,14 @@ fn only_the_clock_and_the_command_line_read_the_time() {
     none(violations);
 }
 
-/// Cargo compiles tests/NAME.rs by itself, but a file in a directory only when somebody declares it.
+/// A file in a directory is compiled only when somebody declares it; a forgotten one would pass every test.
 #[test]
 fn every_file_is_declared() {
     let mut violations = String::new();
     for root in ["src", "tests"] {
         let all = sources(root);
-        for source in &all {
-            let directory = source.path.parent().expect("a file has a directory");
-            let stem = source
-                .path
-                .file_stem()
-                .and_then(|stem| stem.to_str())
-                .unwrap_or_default();
-            let (name, home) = match stem {
-                "mod" => (directory.file_name().and_then(|name| name.to_str()), directory.parent()),
-                _ => (Some(stem), Some(directory)),
-            };
-            let (Some(name), Some(home)) = (name, home) else {
-                continue;
-            };
-            let compiled_by_itself =
-                home == project().join(root) && (root == "tests" || ["lib", "main"].contains(&stem));
-            let own_binary = root == "tests" && stem == "main";
-            if (compiled_by_itself && stem != "mod") || own_binary {
-                continue;
-            }
-            let declared = all.iter().any(|other| declares(other, source, name, home));
-            if !declared {
+        for source in all.iter().filter(|source| !source.is_crate_root()) {
+            if !all.iter().any(|other| declares(other, &other.code, source)) {
                 let _ = writeln!(violations, "{}:1: no file declares this module", source.shown());
             }
         }
@@ -467,26 +464,32 @@ fn every_file_is_declared() {
     none(violations);
 }
 
-/// Whether `other` has `mod name` where that means `source`, or a `#[path]` to it.
-fn declares(other: &Source, source: &Source, name: &str, home: &Path) -> bool {
-    let Some(directory) = other.path.parent() else {
-        return false;
+/// Whether `code`, which is `other`'s or a part of it, has `mod NAME;` where that means `source`, or whether `other` has
+/// a `#[path]` to it.
+fn declares(other: &Source, code: &str, source: &Source) -> bool {
+    let directory = source.path.parent().expect("a file has a directory");
+    let (named_by, home) = match source.path.ends_with("mod.rs") {
+        true => (directory, directory.parent().expect("nothing lies at the root")),
+        false => (source.path.as_path(), directory),
     };
+    let name = named_by.file_stem().expect("a module has a name").to_string_lossy();
+    let near = other.path.parent() == Some(home) || other.path.with_extension("") == home;
+    let by_name = near
+        && other.path != source.path
+        && code.match_indices("mod ").any(|(start, opening)| {
+            let after = &code[start + opening.len()..];
+            word(after) == name && after[name.len()..].trim_start().starts_with(';')
+        });
+    let beside = other.path.parent().expect("a file has a directory");
     let by_path = other.text.match_indices("#[path = \"").any(|(start, opening)| {
         let path = other.text[start + opening.len()..]
             .split('"')
             .next()
             .unwrap_or_default();
-        fs::canonicalize(directory.join(path)).ok() == fs::canonicalize(&source.path).ok()
+        fs::canonicalize(beside.join(path))
+            .is_ok_and(|path| fs::canonicalize(&source.path).is_ok_and(|own| own == path))
     });
-    let near = directory == home || other.path.with_extension("") == home;
-    let by_name = near
-        && other.path != source.path
-        && other.code.match_indices("mod ").any(|(start, opening)| {
-            let after = &other.code[start + opening.len()..];
-            word(after) == name && after[name.len()..].trim_start().starts_with(';')
-        });
-    by_path || by_name
+    by_name || by_path
 }
 
 /// The rules are only as good as the reading of the source: strings, comments and literals must not fool it.
