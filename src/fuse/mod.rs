@@ -1,1 +1,36 @@
-//! In work.
+//! The front: the kernel's FUSE requests as calls of a [`Files`], and its answers as replies.
+//!
+//! - `session` mounts, negotiates and unmounts (fuser does these well),
+//! - `request_loop` reads the requests itself: fuser's loop drops FUSE_INTERRUPT, and then no signal, not even SIGKILL,
+//!   would end a wait for a lock,
+//! - `decode` and `encode` translate, `wire` has the kernel's structs, `errno` its numbers,
+//! - `channel` takes the replies, also those that come later.
+//!
+//! The order of construction: [`Mounted::mount`] first; [`Mounted::replies`] goes into the service, which answers parked
+//! calls through it; then [`serve`] with the service, until somebody unmounts.
+//!
+//! *Invariant:* nothing here knows how a lock works, or branches on the state of one. Of the service it sees
+//! `service::api` only.
+
+mod channel;
+mod decode;
+mod encode;
+mod errno;
+mod own;
+mod request_loop;
+mod session;
+mod wire;
+
+use std::io;
+
+pub use channel::Channel;
+pub use own::note_own_thread;
+pub use session::{MountError, Mounted, Negotiated, Unmounter};
+pub use wire::MAX_WRITE;
+
+use crate::service::api::Files;
+
+/// Serves the mount on this thread until it has ended, however that comes about.
+pub fn serve(mounted: &Mounted, files: &dyn Files) -> io::Result<()> {
+    Ok(request_loop::run(&mounted.replies(), files)?)
+}
