@@ -73,7 +73,7 @@ pub enum MountError {
         source: io::Error,
     },
     /// An ordinary user mounts through fusermount3.
-    #[error("fusermount3 is missing: install the package fuse3")]
+    #[error("fusermount3 is missing or may not be run: install the package fuse3")]
     NoFusermount,
     /// `allow_other` by an ordinary user.
     #[error("--allow-other needs the line `user_allow_other` in /etc/fuse.conf")]
@@ -159,24 +159,43 @@ impl Drop for Mounted {
     }
 }
 
+/// What became of a mount that was taken down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmounted {
+    /// The kernel has let go of it, and the loop ends.
+    Ended,
+    /// It has left the tree, but files are open there and are still served: until the last close, or the end of this
+    /// process. An ordinary user without /sys/fs/fuse has no other way to cut them off.
+    Detached,
+}
+
 impl Unmounter {
-    /// Takes the mount down, whoever still has files open there, and ends the loop: calls that wait end with
-    /// ECONNABORTED, and descriptors that stay open answer ENOTCONN.
-    ///
-    /// The error means that the mount has left the tree and the loop still serves what is open (an ordinary user
-    /// without /sys/fs/fuse); it then ends with the last close, or with the process.
-    pub fn unmount(&self) -> io::Result<()> {
-        let first = self.session.lock().unmount();
-        if !self.channel.is_connected() {
+    /// Takes the mount down, also when files are open there or calls wait: these end with ECONNABORTED, and descriptors
+    /// that stay open answer ENOTCONN. An error means that it is still in the tree.
+    pub fn unmount(&self) -> io::Result<Unmounted> {
+        let tried = self.leave_tree();
+        if !self.channel.is_connected() || self.abort().is_ok() {
+            return Ok(Unmounted::Ended);
+        }
+        if self.in_tree() {
+            tried?;
+        }
+        Ok(Unmounted::Detached)
+    }
+
+    /// Takes the mount out of the tree, unless it has left already: then what is there now is another's.
+    fn leave_tree(&self) -> io::Result<()> {
+        if !self.in_tree() {
             return Ok(());
         }
-        // Somebody is in there: root's umount was refused (EBUSY), or fusermount3 took the mount out of the tree only.
-        let forced = umount2(&self.mountpoint, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
-        if !self.channel.is_connected() {
-            return Ok(());
-        }
-        self.abort()
-            .map_err(|abort| first.err().or(forced.err().map(io::Error::from)).unwrap_or(abort))
+        self.session.lock().unmount().or_else(|error| {
+            // Somebody is in there (EBUSY). Force ends what waits and cuts off what is open.
+            umount2(&self.mountpoint, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH).map_err(|_| error)
+        })
+    }
+
+    fn in_tree(&self) -> bool {
+        self.connection.is_none() || self.connection == connection_of(&self.mountpoint)
     }
 
     /// Whether the kernel still has the mount, in the tree or kept by an open file.
@@ -184,7 +203,7 @@ impl Unmounter {
         self.channel.is_connected()
     }
 
-    /// Ends the connection through the kernel's own switch, which belongs to who mounted.
+    /// Cuts the connection through the kernel's own switch, which belongs to who mounted.
     fn abort(&self) -> io::Result<()> {
         let connection = self.connection.ok_or(io::ErrorKind::NotFound)?;
         std::fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1")
@@ -277,8 +296,8 @@ fn device_opens() -> Result<(), MountError> {
 fn refused(error: &io::Error) -> MountError {
     let detail = error.to_string().trim().to_owned();
     let says = |text| detail.contains(text);
-    if error.kind() == io::ErrorKind::NotFound {
-        // The device and the mountpoint were there: what fuser did not find is its helper.
+    if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EACCES)) {
+        // The device and the mountpoint could be opened: what fuser could not start is its helper.
         MountError::NoFusermount
     } else if says("user_allow_other") {
         MountError::AllowOtherDenied
@@ -341,7 +360,7 @@ mod tests {
         assert!(said("fusermount3: mount failed: Operation not permitted").contains("--cap-add SYS_ADMIN"));
         assert!(said("fusermount3: something else").contains("something else"));
         assert!(matches!(
-            refused(&io::ErrorKind::NotFound.into()),
+            refused(&io::Error::from_raw_os_error(libc::ENOENT)),
             MountError::NoFusermount
         ));
     }
