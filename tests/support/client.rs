@@ -4,6 +4,7 @@
 //! give it a second thread, and the deadlock rules treat a process with one thread differently. A call that waits is
 //! begun with [`Client::begin`] and taken up with [`Client::finish`]; all others go through [`Client::call`].
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::fd::{FromRawFd, IntoRawFd};
@@ -14,8 +15,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::dialect::{Dialect, Held};
 use super::process::Running;
 use super::sys::{self, Errno, Range, Sys};
+use super::work;
 
 const SERVE: &str = "GIT_LOCKFS_TEST_CLIENT";
 /// How long a call may take that should end by itself.
@@ -70,6 +73,24 @@ pub enum Op {
     Fork,
     /// setpriority(2) of the process
     Nice { level: i32 },
+    /// Takes a lock in a dialect; the result is the number by which [`Op::Release`] gives it back
+    Take { dialect: Dialect, name: String, wait: bool },
+    /// Gives back what was taken
+    Release { id: i64 },
+    /// [`work::count`]
+    Count {
+        dialect: Dialect,
+        name: String,
+        counter: PathBuf,
+        times: u32,
+    },
+    /// [`work::mix`]
+    Mix {
+        names: Vec<String>,
+        markers: PathBuf,
+        seed: u64,
+        times: u32,
+    },
     /// _exit(2); there is no answer
     Exit { code: i32 },
 }
@@ -149,6 +170,18 @@ impl Client {
         self.take().0
     }
 
+    /// The same for long work, with a limit of its own.
+    #[track_caller]
+    pub fn finish_within(&mut self, limit: Duration) -> Sys<i64> {
+        let set = |socket: &BufReader<UnixStream>, limit| {
+            socket.get_ref().set_read_timeout(Some(limit)).expect("a time limit");
+        };
+        set(&self.socket, limit);
+        let result = self.finish();
+        set(&self.socket, ANSWER_MAX);
+        result
+    }
+
     /// Whether the call that was begun has been answered.
     pub fn answered(&mut self) -> bool {
         let set = |socket: &BufReader<UnixStream>, on| socket.get_ref().set_nonblocking(on).expect("a socket's mode");
@@ -222,6 +255,41 @@ impl Client {
         });
     }
 
+    /// Takes a lock now, or is refused.
+    #[track_caller]
+    pub fn take_now(&mut self, dialect: Dialect, name: &str) -> Sys<i64> {
+        let name = name.to_owned();
+        let wait = false;
+        self.call(Op::Take { dialect, name, wait })
+    }
+
+    /// Begins to take a lock, waiting for it.
+    pub fn begin_take(&mut self, dialect: Dialect, name: &str) {
+        let name = name.to_owned();
+        let wait = true;
+        self.begin(Op::Take { dialect, name, wait });
+    }
+
+    /// Gives back what was taken by that number.
+    #[track_caller]
+    pub fn release(&mut self, id: i64) {
+        self.call(Op::Release { id }).expect("what was taken can be given back");
+    }
+
+    /// cat(1)
+    #[track_caller]
+    pub fn cat(&mut self, path: impl AsRef<Path>) -> Sys<String> {
+        let path = path.as_ref().to_owned();
+        self.ask(Op::Cat { path })
+    }
+
+    /// The kind of file that a path is to this process: `dir`, `file` or `link`.
+    #[track_caller]
+    pub fn kind(&mut self, path: impl AsRef<Path>) -> Sys<String> {
+        let path = path.as_ref().to_owned();
+        self.ask(Op::Kind { path })
+    }
+
     /// write(2)
     #[track_caller]
     pub fn write(&mut self, fd: i32, data: &str) -> Sys<i64> {
@@ -279,11 +347,12 @@ extern "C" fn serve_if_started_as_a_client() {
     // SAFETY: descriptor 0 is the socket that `Client::start` gave us, and nobody else uses it.
     let socket = unsafe { UnixStream::from_raw_fd(0) };
     let mut requests = BufReader::new(&socket);
+    let mut hands = Hands::default();
     let mut line = String::new();
     while requests.read_line(&mut line).is_ok_and(|count| count > 0) {
         let op: Op = serde_json::from_str(&line).expect("an operation is JSON");
         let mut text = String::new();
-        let result = carry_out(op, &mut text).map_err(|errno| errno as i32);
+        let result = hands.carry_out(op, &mut text).map_err(|errno| errno as i32);
         let answer = serde_json::to_string(&Answer { result, text }).expect("an answer is JSON") + "\n";
         if (&socket).write_all(answer.as_bytes()).is_err() {
             break;
@@ -293,65 +362,99 @@ extern "C" fn serve_if_started_as_a_client() {
     std::process::exit(0);
 }
 
-fn carry_out(op: Op, text: &mut String) -> Sys<i64> {
-    let none = |()| 0;
-    match op {
-        Op::Open { path, flags } => sys::open(path, flags).map(|fd| i64::from(fd.into_raw_fd())),
-        Op::Close { fd } => sys::close(fd).map(none),
-        Op::Dup { fd } => sys::dup(fd).map(i64::from),
-        Op::Flock { fd, operation } => sys::flock(fd, operation).map(none),
-        Op::Fcntl {
-            fd,
-            command,
-            kind,
-            start,
-            len,
-        } => {
-            let mut range = Range {
+/// What a client process keeps between its calls.
+#[derive(Default)]
+struct Hands {
+    held: BTreeMap<i64, Held>,
+    last: i64,
+}
+
+impl Hands {
+    fn carry_out(&mut self, op: Op, text: &mut String) -> Sys<i64> {
+        let none = |()| 0;
+        match op {
+            Op::Open { path, flags } => sys::open(path, flags).map(|fd| i64::from(fd.into_raw_fd())),
+            Op::Close { fd } => sys::close(fd).map(none),
+            Op::Dup { fd } => sys::dup(fd).map(i64::from),
+            Op::Flock { fd, operation } => sys::flock(fd, operation).map(none),
+            Op::Fcntl {
+                fd,
+                command,
                 kind,
                 start,
                 len,
-                pid: 0,
-            };
-            sys::fcntl(fd, command, &mut range)?;
-            *text = format!("{} {} {} {}", range.kind, range.pid, range.start, range.len);
-            Ok(0)
+            } => {
+                let mut range = Range {
+                    kind,
+                    start,
+                    len,
+                    pid: 0,
+                };
+                sys::fcntl(fd, command, &mut range)?;
+                *text = format!("{} {} {} {}", range.kind, range.pid, range.start, range.len);
+                Ok(0)
+            }
+            Op::Write { fd, data } => sys::write(fd, data.as_bytes()).map(|n| n as i64),
+            Op::Read { fd, max } => {
+                let data = sys::read(fd, max)?;
+                *text = String::from_utf8_lossy(&data).into_owned();
+                Ok(data.len() as i64)
+            }
+            Op::Cat { path } => {
+                *text = std::fs::read_to_string(path).map_err(errno)?;
+                Ok(text.len() as i64)
+            }
+            Op::Kind { path } => {
+                let kind = path.symlink_metadata().map_err(errno)?.file_type();
+                let name = if kind.is_dir() {
+                    "dir"
+                } else if kind.is_symlink() {
+                    "link"
+                } else {
+                    "file"
+                };
+                name.clone_into(text);
+                Ok(0)
+            }
+            Op::Mkdir { path } => sys::mkdir(path).map(none),
+            Op::Rmdir { path } => sys::rmdir(path).map(none),
+            Op::Unlink { path } => sys::unlink(path).map(none),
+            Op::Symlink { target, path } => sys::symlink(target, path).map(none),
+            Op::Link { from, to } => sys::link(from, to).map(none),
+            Op::Rename { from, to } => sys::rename(from, to).map(none),
+            Op::Utimens { path, time } => sys::utimens(path, time).map(none),
+            Op::Futimens { fd, time } => sys::futimens(fd, time).map(none),
+            Op::Poll { fd, events, timeout_ms } => sys::poll(fd, events, timeout_ms).map(i64::from),
+            Op::Fork => sys::fork_sleeper().map(i64::from),
+            Op::Nice { level } => sys::nice(level).map(none),
+            Op::Take { dialect, name, wait } => {
+                let held = dialect.take(&mountpoint(), &name, wait)?;
+                self.last += 1;
+                self.held.insert(self.last, held);
+                Ok(self.last)
+            }
+            Op::Release { id } => self.held.remove(&id).ok_or(Errno::EBADF)?.release().map(none),
+            Op::Count {
+                dialect,
+                name,
+                counter,
+                times,
+            } => work::count(&mountpoint(), dialect, &name, &counter, times),
+            Op::Mix {
+                names,
+                markers,
+                seed,
+                times,
+            } => work::mix(&mountpoint(), &names, &markers, seed, times),
+            Op::Exit { code } => std::process::exit(code),
         }
-        Op::Write { fd, data } => sys::write(fd, data.as_bytes()).map(|n| n as i64),
-        Op::Read { fd, max } => {
-            let data = sys::read(fd, max)?;
-            *text = String::from_utf8_lossy(&data).into_owned();
-            Ok(data.len() as i64)
-        }
-        Op::Cat { path } => {
-            *text = std::fs::read_to_string(path).map_err(errno)?;
-            Ok(text.len() as i64)
-        }
-        Op::Kind { path } => {
-            let kind = path.symlink_metadata().map_err(errno)?.file_type();
-            let name = if kind.is_dir() {
-                "dir"
-            } else if kind.is_symlink() {
-                "link"
-            } else {
-                "file"
-            };
-            name.clone_into(text);
-            Ok(0)
-        }
-        Op::Mkdir { path } => sys::mkdir(path).map(none),
-        Op::Rmdir { path } => sys::rmdir(path).map(none),
-        Op::Unlink { path } => sys::unlink(path).map(none),
-        Op::Symlink { target, path } => sys::symlink(target, path).map(none),
-        Op::Link { from, to } => sys::link(from, to).map(none),
-        Op::Rename { from, to } => sys::rename(from, to).map(none),
-        Op::Utimens { path, time } => sys::utimens(path, time).map(none),
-        Op::Futimens { fd, time } => sys::futimens(fd, time).map(none),
-        Op::Poll { fd, events, timeout_ms } => sys::poll(fd, events, timeout_ms).map(i64::from),
-        Op::Fork => sys::fork_sleeper().map(i64::from),
-        Op::Nice { level } => sys::nice(level).map(none),
-        Op::Exit { code } => std::process::exit(code),
     }
+}
+
+fn mountpoint() -> PathBuf {
+    std::env::var_os("M")
+        .expect("clients have the environment of the test")
+        .into()
 }
 
 fn errno(error: std::io::Error) -> Errno {

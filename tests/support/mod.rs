@@ -11,15 +11,18 @@
 )]
 
 pub mod client;
+pub mod dialect;
 pub mod process;
 pub mod sys;
+pub mod work;
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-pub use client::Client;
+pub use client::{Client, Op};
+pub use dialect::Dialect;
 pub use process::{Running, Said, process_state, require, threads_of, wait_until};
 
 use process::{end_marked, run_bounded};

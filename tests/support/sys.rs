@@ -1,8 +1,9 @@
 //! The system calls whose exact flags and errnos the contract is about, without a library's opinion in between.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -10,6 +11,23 @@ pub use nix::errno::Errno;
 
 /// What a system call answered.
 pub type Sys<T> = Result<T, Errno>;
+
+/// What names a descriptor in these calls: its owner, a reference to it, or the bare number.
+pub trait Descriptor {
+    /// The number.
+    fn number(&self) -> RawFd;
+}
+
+macro_rules! descriptor {
+    ($($kind:ty),*) => {
+        $(impl Descriptor for $kind {
+            fn number(&self) -> RawFd {
+                self.as_raw_fd()
+            }
+        })*
+    };
+}
+descriptor!(RawFd, OwnedFd, &OwnedFd, BorrowedFd<'_>, File, &File);
 
 fn c(path: impl AsRef<Path>) -> CString {
     CString::new(path.as_ref().as_os_str().as_bytes()).expect("no NUL in a path")
@@ -45,9 +63,9 @@ pub fn dup(fd: RawFd) -> Sys<RawFd> {
 }
 
 /// flock(2).
-pub fn flock(fd: impl AsRawFd, operation: i32) -> Sys<()> {
+pub fn flock(fd: impl Descriptor, operation: i32) -> Sys<()> {
     // SAFETY: no memory is involved.
-    check(unsafe { libc::flock(fd.as_raw_fd(), operation) }).map(drop)
+    check(unsafe { libc::flock(fd.number(), operation) }).map(drop)
 }
 
 /// A lock as fcntl(2) describes it: type, start, length, PID.
@@ -64,7 +82,7 @@ pub struct Range {
 }
 
 /// fcntl(2) with F_SETLK, F_SETLKW, F_GETLK, F_OFD_SETLK, F_OFD_SETLKW or F_OFD_GETLK; F_GETLK changes `range`.
-pub fn fcntl(fd: impl AsRawFd, command: i32, range: &mut Range) -> Sys<()> {
+pub fn fcntl(fd: impl Descriptor, command: i32, range: &mut Range) -> Sys<()> {
     // SAFETY: all zeroes is a valid struct flock.
     let mut raw: libc::flock = unsafe { MaybeUninit::zeroed().assume_init() };
     raw.l_type = range.kind;
@@ -72,7 +90,7 @@ pub fn fcntl(fd: impl AsRawFd, command: i32, range: &mut Range) -> Sys<()> {
     raw.l_start = range.start;
     raw.l_len = range.len;
     // SAFETY: the struct lives through the call.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), command, &raw mut raw) })?;
+    check(unsafe { libc::fcntl(fd.number(), command, &raw mut raw) })?;
     *range = Range {
         kind: raw.l_type,
         start: raw.l_start,
@@ -93,22 +111,22 @@ pub fn range(kind: i32, start: i64, len: i64) -> Range {
 }
 
 /// write(2).
-pub fn write(fd: impl AsRawFd, data: &[u8]) -> Sys<usize> {
+pub fn write(fd: impl Descriptor, data: &[u8]) -> Sys<usize> {
     // SAFETY: pointer and length are of one slice.
-    check(unsafe { libc::write(fd.as_raw_fd(), data.as_ptr().cast(), data.len()) } as i64).map(|n| n as usize)
+    check(unsafe { libc::write(fd.number(), data.as_ptr().cast(), data.len()) } as i64).map(|n| n as usize)
 }
 
 /// pwrite(2).
-pub fn pwrite(fd: impl AsRawFd, data: &[u8], offset: i64) -> Sys<usize> {
+pub fn pwrite(fd: impl Descriptor, data: &[u8], offset: i64) -> Sys<usize> {
     // SAFETY: pointer and length are of one slice.
-    check(unsafe { libc::pwrite(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), offset) } as i64).map(|n| n as usize)
+    check(unsafe { libc::pwrite(fd.number(), data.as_ptr().cast(), data.len(), offset) } as i64).map(|n| n as usize)
 }
 
 /// read(2) of at most `max` bytes.
-pub fn read(fd: impl AsRawFd, max: usize) -> Sys<Vec<u8>> {
+pub fn read(fd: impl Descriptor, max: usize) -> Sys<Vec<u8>> {
     let mut data = vec![0; max];
     // SAFETY: pointer and length are of one buffer.
-    let count = check(unsafe { libc::read(fd.as_raw_fd(), data.as_mut_ptr().cast(), max) } as i64)?;
+    let count = check(unsafe { libc::read(fd.number(), data.as_mut_ptr().cast(), max) } as i64)?;
     data.truncate(count as usize);
     Ok(data)
 }
@@ -150,15 +168,15 @@ pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Sys<()> {
 }
 
 /// ftruncate(2).
-pub fn ftruncate(fd: impl AsRawFd, size: i64) -> Sys<()> {
+pub fn ftruncate(fd: impl Descriptor, size: i64) -> Sys<()> {
     // SAFETY: no memory is involved.
-    check(unsafe { libc::ftruncate(fd.as_raw_fd(), size) }).map(drop)
+    check(unsafe { libc::ftruncate(fd.number(), size) }).map(drop)
 }
 
 /// fchmod(2).
-pub fn fchmod(fd: impl AsRawFd, mode: u32) -> Sys<()> {
+pub fn fchmod(fd: impl Descriptor, mode: u32) -> Sys<()> {
     // SAFETY: no memory is involved.
-    check(unsafe { libc::fchmod(fd.as_raw_fd(), mode) }).map(drop)
+    check(unsafe { libc::fchmod(fd.number(), mode) }).map(drop)
 }
 
 /// chmod(2).
@@ -168,15 +186,15 @@ pub fn chmod(path: impl AsRef<Path>, mode: u32) -> Sys<()> {
 }
 
 /// fsync(2).
-pub fn fsync(fd: impl AsRawFd) -> Sys<()> {
+pub fn fsync(fd: impl Descriptor) -> Sys<()> {
     // SAFETY: no memory is involved.
-    check(unsafe { libc::fsync(fd.as_raw_fd()) }).map(drop)
+    check(unsafe { libc::fsync(fd.number()) }).map(drop)
 }
 
 /// lseek(2).
-pub fn lseek(fd: impl AsRawFd, offset: i64, whence: i32) -> Sys<i64> {
+pub fn lseek(fd: impl Descriptor, offset: i64, whence: i32) -> Sys<i64> {
     // SAFETY: no memory is involved.
-    check(unsafe { libc::lseek(fd.as_raw_fd(), offset, whence) })
+    check(unsafe { libc::lseek(fd.number(), offset, whence) })
 }
 
 /// utimensat(2) of a path: both times to (seconds, nanoseconds), or to the current time.
@@ -186,9 +204,9 @@ pub fn utimens(path: impl AsRef<Path>, time: Option<(i64, i64)>) -> Sys<()> {
 }
 
 /// futimens(3) of a descriptor.
-pub fn futimens(fd: impl AsRawFd, time: Option<(i64, i64)>) -> Sys<()> {
+pub fn futimens(fd: impl Descriptor, time: Option<(i64, i64)>) -> Sys<()> {
     // SAFETY: the times live through the call.
-    check(unsafe { libc::futimens(fd.as_raw_fd(), times(time).as_ptr()) }).map(drop)
+    check(unsafe { libc::futimens(fd.number(), times(time).as_ptr()) }).map(drop)
 }
 
 fn times(time: Option<(i64, i64)>) -> [libc::timespec; 2] {
@@ -197,9 +215,9 @@ fn times(time: Option<(i64, i64)>) -> [libc::timespec; 2] {
 }
 
 /// poll(2) of one descriptor: the events that are ready, 0 after the timeout.
-pub fn poll(fd: impl AsRawFd, events: i16, timeout_ms: i32) -> Sys<i16> {
+pub fn poll(fd: impl Descriptor, events: i16, timeout_ms: i32) -> Sys<i16> {
     let mut entry = libc::pollfd {
-        fd: fd.as_raw_fd(),
+        fd: fd.number(),
         events,
         revents: 0,
     };
