@@ -164,7 +164,7 @@ fn a_waiter_that_was_overtaken_is_found() {
     };
     assert_eq!(
         check(&[holder.clone(), ahead.clone(), later.clone()]),
-        [overtaken.clone()]
+        std::slice::from_ref(&overtaken)
     );
 
     let mut unseen = ahead.clone();
