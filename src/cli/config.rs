@@ -1,11 +1,8 @@
 //! What the settings of a mount are: `git config`, then the environment, then the options of `mount`.
 
-use std::path::Path;
-use std::process::Command;
+use anyhow::{Result, bail};
 
-use anyhow::{Context, Result, bail};
-
-use crate::types::{KEYS, Settings};
+use crate::types::Settings;
 
 /// Words of mount(8) that say what every mount of ours is anyway.
 const STANDARD_WORDS: &[&str] = &["rw", "nosuid", "nodev", "noexec", "noatime"];
@@ -47,36 +44,6 @@ impl MountConfig {
         }
         Ok(())
     }
-}
-
-/// Reads the settings of a repository: `git config lockfs.*`, then the environment.
-pub fn read_settings(common_dir: &Path) -> Result<Settings> {
-    let output = Command::new("git")
-        .arg("--git-dir")
-        .arg(common_dir)
-        .args(["config", "--null", "--get-regexp", r"^lockfs\."])
-        .env_remove("GIT_WORK_TREE")
-        .env("GIT_OPTIONAL_LOCKS", "0")
-        .output()
-        .context("git could not be started")?;
-    // 1 is git's way to say that nothing is configured.
-    if !output.status.success() && output.status.code() != Some(1) {
-        bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
-    }
-    let mut settings = Settings::default();
-    for entry in output.stdout.split(|&byte| byte == 0).filter(|entry| !entry.is_empty()) {
-        let entry = String::from_utf8_lossy(entry);
-        let (key, value) = entry.split_once('\n').unwrap_or((&entry, ""));
-        settings.set(key.strip_prefix("lockfs.").unwrap_or(key), value)?;
-    }
-    for key in KEYS {
-        match std::env::var(key.env) {
-            Ok(value) => settings.set(key.name, &value).with_context(|| key.env)?,
-            Err(std::env::VarError::NotPresent) => {}
-            Err(error) => return Err(error).context(key.env),
-        }
-    }
-    Ok(settings)
 }
 
 #[cfg(test)]

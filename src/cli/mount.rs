@@ -18,13 +18,14 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::bounded::until;
-use super::config::{MountConfig, read_settings};
+use super::config::MountConfig;
 use super::daemon::{DaemonLock, inherited, log_path};
 use super::failure::{exit_code, failure};
 use super::mountpoint::{Detach, detach};
 use super::place::{Place, State};
 use super::serve::{self, serve};
 use super::{EXIT_NO_DAEMON, device, held};
+use crate::adapters::read_settings;
 
 /// How long a mount may take until it answers, ours or that of another starter.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -36,7 +37,7 @@ const REPORT_BYTES_MAX: u64 = 8192;
 /// Mount the locks of this repository
 ///
 /// Returns when the mount answers and leaves a daemon behind. If it is mounted already, says so and succeeds.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct Args {
     /// Stay in the foreground and log to standard error
     #[arg(short, long)]
@@ -77,15 +78,25 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     if args.foreground {
         lock.declare()?;
-        return serve(serve::Options {
-            place,
-            settings: config.settings,
-            allow_other: config.allow_other,
-            ready: None,
-            foreground: true,
-        });
+        return serve(daemon_options(args, place, config, None));
     }
     start(args, &place, &lock)
+}
+
+fn daemon_options(args: &Args, place: Place, config: MountConfig, ready: Option<OwnedFd>) -> serve::Options {
+    let (again, there) = (args.clone(), place.clone());
+    let reload = move || {
+        configure(&again, &there)
+            .map(|config| config.settings)
+            .map_err(|error| format!("{error:#}"))
+    };
+    serve::Options {
+        place,
+        settings: config.settings,
+        reload: Box::new(reload),
+        allow_other: config.allow_other,
+        ready,
+    }
 }
 
 fn already_mounted(place: &Place) -> Result<ExitCode> {
@@ -294,13 +305,7 @@ fn run_as_daemon(args: &Args, ready: RawFd, lock: RawFd, place: Place) -> Result
     let served = DaemonLock::inherit(&place, lock).and_then(|lock| {
         lock.declare()?;
         let config = configure(args, &place)?;
-        serve(serve::Options {
-            place,
-            settings: config.settings,
-            allow_other: config.allow_other,
-            ready: Some(ready),
-            foreground: false,
-        })
+        serve(daemon_options(args, place, config, Some(ready)))
     });
     if let Err(error) = &served {
         let sentence = format!("{error:#}").replace('\n', " ");

@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail};
 
 use super::place::Place;
 
+/// While it is mounted on: fusermount3 wants a directory that its user may write.
+const MOUNTING_MODE: u32 = 0o700;
 /// A bare mountpoint: read and search for its owner, nothing for others, so that nothing is written under a mount.
 const BARE_MODE: u32 = 0o500;
 
@@ -24,7 +26,7 @@ pub struct Mountpoint {
 }
 
 impl Mountpoint {
-    /// Makes the directory if there is none, and checks it: ours, no link, empty. Its mode becomes 0500.
+    /// Makes the directory if there is none, and checks it: ours, no link, empty. It can be written until [`Self::close`].
     pub fn prepare(place: &Place) -> Result<Self> {
         let path = &place.mountpoint;
         let at = || path.display().to_string();
@@ -61,13 +63,16 @@ impl Mountpoint {
         if mountpoint.read_dir().with_context(at)?.next().is_some() {
             bail!("{} is not empty: move what is in it away", at());
         }
-        if meta.mode() & 0o7777 != BARE_MODE {
-            mountpoint
-                .directory
-                .set_permissions(Permissions::from_mode(BARE_MODE))
-                .with_context(at)?;
-        }
+        mountpoint
+            .directory
+            .set_permissions(Permissions::from_mode(MOUNTING_MODE))
+            .with_context(at)?;
         Ok(mountpoint)
+    }
+
+    /// Makes what lies under the mount unwritable again.
+    pub fn close(&self) -> io::Result<()> {
+        self.directory.set_permissions(Permissions::from_mode(BARE_MODE))
     }
 
     /// The path to mount on, once more compared with what was opened.
@@ -142,6 +147,7 @@ mod tests {
         for _ in 0..2 {
             let mountpoint = Mountpoint::prepare(&place).expect("prepare");
             assert_eq!(mountpoint.verified_path().expect("the same"), place.mountpoint);
+            mountpoint.close().expect("close");
         }
         let mode = std::fs::metadata(&place.mountpoint).expect("stat").mode();
         assert_eq!(mode & 0o7777, 0o500);

@@ -15,13 +15,13 @@ use anyhow::{Context, Result, bail};
 
 use super::child::{Outcome, supervise};
 use super::client::{Mount, is_disconnected};
-use super::config::read_settings;
 use super::failure::failure;
 use super::held::{self, HELD_ENV, Held, TOKEN_ENV};
 use super::place::Place;
 use super::progress::Reporter;
 use super::request::{Request, operation};
 use super::{EXIT_NOT_HAD, report};
+use crate::adapters::read_settings;
 use crate::types::{LockName, Mode, SessionName, TicketName, parse_span};
 
 /// The session of the locks that a process takes.

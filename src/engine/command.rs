@@ -217,6 +217,10 @@ pub enum Command {
     Exited { process: ProcessId, cleanly: bool },
     /// Who a holder turned out to be.
     IdentifyGrant(GrantId, Party),
+    /// The process that a text declared as owner: the grant is its from now on.
+    OwnedBy(GrantId, Party),
+    /// Who took a lock could not be identified, because it is gone.
+    TakerGone(GrantId),
     /// Who a waiter turned out to be.
     IdentifyRequest(Unique, Party),
     /// Time passed.

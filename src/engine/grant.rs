@@ -143,8 +143,10 @@ pub struct Grant {
     pub way: Way,
     /// What it lives by.
     pub hold: Hold,
-    /// Who took it.
+    /// Who took it, or the owner that its text declared.
     pub party: Party,
+    /// The process that made it as a directory entry.
+    pub maker: Option<ProcessId>,
     /// Whether the process that took it is known to be gone.
     pub taker_gone: bool,
     /// When it was granted.

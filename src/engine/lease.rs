@@ -171,6 +171,25 @@ impl Engine {
         Ok(Reply::Done)
     }
 
+    pub(super) fn owned_by(&mut self, id: GrantId, party: Party) -> Result<Reply, Refusal> {
+        let Some(mut grant) = self.grants.remove(&id) else {
+            return Ok(Reply::Done);
+        };
+        self.unindex_processes(&grant);
+        grant.party = party;
+        grant.taker_gone = false;
+        self.index_processes(&grant);
+        self.grants.insert(id, grant);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn taker_gone(&mut self, id: GrantId) -> Result<Reply, Refusal> {
+        if let Some(grant) = self.grants.get_mut(&id) {
+            grant.taker_gone = true;
+        }
+        Ok(Reply::Done)
+    }
+
     pub(super) fn identify_request(&mut self, id: Unique, party: Party) -> Result<Reply, Refusal> {
         let Some(request) = self.requests.get_mut(&id) else {
             return Ok(Reply::Done);

@@ -311,6 +311,18 @@ impl Engine {
             .map(|request| self.aging().level(request.place, now.mono).min(FRONT - 1))
     }
 
+    /// Whether a waiting request needs a scope that others wait for alone, so that a promotion could help it.
+    pub fn has_scope_line(&self, id: Unique) -> bool {
+        let wants = self
+            .requests
+            .get(&id)
+            .map(|request| request.wants.as_slice())
+            .unwrap_or_default();
+        wants
+            .iter()
+            .any(|want| want.intent && self.table[want.slot].queue.has_strict())
+    }
+
     /// Whether only the line of a scope keeps a waiting request from being granted.
     pub fn waits_behind_scope(&self, id: Unique, now: Moment) -> bool {
         let obstacle = self.requests.get(&id).and_then(|request| self.obstacle(request, now));
@@ -344,6 +356,11 @@ impl Engine {
             .into_iter()
             .flatten()
             .map(|id| &self.grants[id])
+    }
+
+    /// The grant that a declaration for this target belongs to.
+    pub fn declared_grant(&self, target: &super::Target) -> Option<GrantId> {
+        self.target(target)
     }
 
     /// What a text written through a handle means.

@@ -1,3 +1,284 @@
-//! The driver (in work).
+//! The driver: one mutex around the engine, one order of events, answers sent outside the mutex.
+//!
+//! [`Service::call`] is what a front uses. What happens on its own (deadlines, exits of processes, the
+//! inspection of waiters) comes in through [`Service::attend`] and the inspector's thread. It knows the tree
+//! (`view`) and the outside (`adapters`), and nothing of the wire format.
+//!
+//! Slow work (reading /proc, starting git) is done before the mutex is taken or on the inspector's thread,
+//! never while the engine is held.
 
 pub mod api;
+
+mod attend;
+mod control;
+mod handles;
+mod inspect;
+mod locking;
+mod lookup;
+mod making;
+mod opening;
+mod polling;
+mod reading;
+mod refusals;
+mod removing;
+mod state;
+mod transactions;
+mod writing;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::{Mutex, MutexGuard};
+
+use api::{Answer, Call, Caller, Files, Replies};
+use inspect::{Late, LateCall, Work};
+use refusals::Refused;
+use state::{Out, State};
+
+use crate::adapters::{Alarm, Clock, Confinement, Processes, Tokens};
+use crate::engine::{Actor, Bounds, Engine, Party};
+use crate::types::{Moment, ProcessId, Refusal, Settings, Text, Token, Unique};
+use crate::view::Now;
+
+/// How much work the inspector may have before it; what does not fit is inspected never, which costs only advice.
+const INSPECTOR_BACKLOG_MAX: usize = 65_536;
+
+/// What the service needs from outside.
+pub struct Outside {
+    /// The registry of processes.
+    pub processes: Arc<Processes>,
+    /// Sets the timers of whoever calls [`Service::attend`].
+    pub alarm: Alarm,
+    /// How confined the daemon itself is.
+    pub confinement: Confinement,
+    /// Where fencing tokens outlive a crash.
+    pub tokens: Tokens,
+    /// The tokens that are reserved already.
+    pub reserved: std::ops::Range<Token>,
+    /// Where answers to parked calls go.
+    pub replies: Arc<dyn Replies>,
+    /// Reads the configuration again.
+    pub reload: Box<dyn Fn() -> Result<Settings, String> + Send + Sync>,
+    /// Where the tree is mounted, to recognise our files in descriptor tables.
+    pub mountpoint: PathBuf,
+    /// The user who mounted.
+    pub owner: (u32, u32),
+}
+
+/// The driver.
+pub struct Service {
+    state: Mutex<State>,
+    processes: Arc<Processes>,
+    alarm: Alarm,
+    confinement: Confinement,
+    tokens: Mutex<Tokens>,
+    replies: Arc<dyn Replies>,
+    reload: Box<dyn Fn() -> Result<Settings, String> + Send + Sync>,
+    mountpoint: PathBuf,
+    owner: (u32, u32),
+    inspector: Sender<Work>,
+    backlog: Receiver<Work>,
+}
+
+/// One call as it is carried out.
+#[derive(Clone, Copy, Debug)]
+struct Context {
+    unique: Unique,
+    caller: Caller,
+    now: Moment,
+}
+
+/// What a call comes to: an answer now, `None` when it is parked, or a refusal with its sentence.
+type Outcome = Result<Option<Answer>, Refused>;
+
+impl Service {
+    /// A service with nothing held.
+    pub fn new(settings: Settings, outside: Outside) -> Self {
+        let engine = Engine::new(settings, Bounds::default(), outside.reserved);
+        let (inspector, backlog) = crossbeam_channel::bounded(INSPECTOR_BACKLOG_MAX);
+        Self {
+            state: Mutex::new(State::new(engine)),
+            processes: outside.processes,
+            alarm: outside.alarm,
+            confinement: outside.confinement,
+            tokens: Mutex::new(outside.tokens),
+            replies: outside.replies,
+            reload: outside.reload,
+            mountpoint: outside.mountpoint,
+            owner: outside.owner,
+            inspector,
+            backlog,
+        }
+    }
+
+    fn dispatch(&self, context: &Context, call: Call<'_>) -> Outcome {
+        match call {
+            Call::Lookup { parent, name } => self.lookup(context, parent, name),
+            Call::Forget { node, count } => self.forget(node, count),
+            Call::GetAttr { node } => self.get_attr(context, node),
+            Call::SetAttr { node, handle, change } => self.set_attr(context, node, handle, change),
+            Call::ReadLink { .. } => Err(Refused::new(
+                Refusal::Malformed,
+                "a lock made by ln -s is no link to follow",
+            )),
+            Call::Symlink { parent, name, target } => self.symlink(context, parent, name, target),
+            Call::Mkdir { parent, name } => self.mkdir(context, parent, name),
+            Call::Unlink { parent, name } => self.unlink(context, parent, name),
+            Call::Rmdir { parent, name } => self.rmdir(context, parent, name),
+            Call::Rename {
+                parent,
+                name,
+                new_parent,
+                new_name,
+            } => self.rename(context, parent, name, new_parent, new_name),
+            Call::Link { node, parent, name } => self.link(context, node, parent, name),
+            Call::Open { node, mode } => self.open(context, node, mode),
+            Call::Create { parent, name, mode } => self.create(context, parent, name, mode),
+            Call::Read { handle, offset, size } => self.read(context, handle, offset, size),
+            Call::Write { handle, offset, data } => self.write(context, handle, offset, data),
+            Call::Flush { handle, owner } => self.flush(context, handle, owner),
+            Call::Release { handle } | Call::ReleaseDir { handle } => self.release(context, handle),
+            Call::OpenDir { node } => self.open_dir(context, node),
+            Call::ReadDir { handle, offset } => self.read_dir(handle, offset),
+            Call::GetXattr { node, name } => self.get_xattr(context, node, name),
+            Call::ListXattr { node } => self.list_xattr(context, node),
+            Call::GetLock {
+                handle,
+                owner,
+                mode,
+                range,
+                ..
+            } => self.get_lock(handle, owner, mode, range),
+            Call::SetLock {
+                handle,
+                style,
+                mode,
+                range,
+                wait,
+                ..
+            } => self.set_lock(context, handle, style, mode, range, wait),
+            Call::Poll { handle, notify, events } => self.poll(handle, notify, events),
+            Call::Interrupt { target } => self.interrupt(context, target),
+        }
+    }
+
+    /// Takes the mutex.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Sends what was decided while the mutex was held, and sets the alarm if something is due earlier.
+    fn finish(&self, mut state: MutexGuard<'_, State>, now: Moment) {
+        let outbox = state.take_outbox();
+        let due = state.engine.next_deadline(now);
+        let earlier =
+            |new: Option<crate::types::Tick>, old: Option<_>| new.is_some_and(|new| old.is_none_or(|old| new < old));
+        let arm = earlier(due.0, state.armed.0) || earlier(due.1, state.armed.1);
+        if arm {
+            state.armed = due;
+        }
+        let wake_inspector = !state.inspector_awake && !state.unidentified.is_empty();
+        state.inspector_awake |= wake_inspector;
+        drop(state);
+        if arm {
+            self.alarm.arm(due.0, due.1);
+        }
+        if wake_inspector {
+            self.inspect(Work::Holders);
+        }
+        for out in outbox {
+            match out {
+                Out::Answer(unique, answer) => self.replies.answer(unique, answer),
+                Out::Poll(poll_handle) => self.replies.wake_poll(poll_handle),
+            }
+        }
+    }
+
+    fn inspect(&self, work: Work) {
+        if self.inspector.try_send(work).is_err() {
+            tracing::warn!("the inspector has too much before it");
+        }
+    }
+
+    /// Who calls, as far as that is free to know.
+    fn party(&self, context: &Context) -> Party {
+        Party {
+            tid: context.caller.tid,
+            uid: context.caller.uid,
+            ..Party::default()
+        }
+    }
+
+    /// The process that a text declares as owner.
+    fn owner_party(&self, context: &Context, owner: ProcessId, pid: u32, text: Option<&Text>) -> Party {
+        let session = text.and_then(|text| text.declared.session.clone());
+        Party {
+            tid: pid,
+            pid,
+            uid: context.caller.uid,
+            process: Some(owner),
+            session,
+            ..Party::default()
+        }
+    }
+
+    /// Who calls, for rules that ask about descent.
+    fn actor(&self, context: &Context) -> Actor {
+        self.pin_holders();
+        Actor {
+            tid: context.caller.tid,
+            uid: context.caller.uid,
+            lineage: self.processes.lineage(context.caller.tid),
+        }
+    }
+
+    /// The moment for renderings.
+    fn now(&self, moment: Moment) -> Now {
+        let wall_ns = i64::try_from(Clock::wall().as_nanosecond()).unwrap_or(i64::MAX);
+        Now { moment, wall_ns }
+    }
+}
+
+impl Files for Service {
+    fn call(&self, unique: Unique, caller: Caller, call: Call<'_>) -> Option<Answer> {
+        let context = Context {
+            unique,
+            caller,
+            now: Clock::now(),
+        };
+        if let Some(late) = LateCall::of(&call)
+            && self.shows_strangers(&late)
+        {
+            // Who holds what is about to be shown, and somebody is not identified: the inspector answers.
+            self.inspect(Work::Late(Late {
+                unique,
+                caller,
+                call: late,
+            }));
+            return None;
+        }
+        match self.dispatch(&context, call) {
+            Ok(answer) => answer,
+            Err(refused) => {
+                self.record(&context, &refused);
+                Some(Answer::Refused(refused.refusal))
+            }
+        }
+    }
+}
+
+impl Service {
+    /// Keeps a refusal for `last-error`, and in the log when it is a mistake.
+    fn record(&self, context: &Context, refused: &Refused) {
+        if refused.sentence.is_empty() {
+            return;
+        }
+        if refused.is_mistake() {
+            tracing::info!(tid = context.caller.tid, refusal = ?refused.refusal, "{}", refused.sentence);
+        }
+        self.state()
+            .refusals
+            .record(context.caller.tid, refused.sentence.clone());
+    }
+}

@@ -210,6 +210,7 @@ impl Worker {
         if error.is_none() {
             // SAFETY: as above.
             self.section(pick, || {
+                // SAFETY: a descriptor of ours and a flag.
                 assert_eq!(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) }, 0)
             });
         }

@@ -4,7 +4,7 @@
 //! used again. So each step reads the parent's PID from a child that is held, opens it, and reads it once more: while
 //! the child still names it, it was that process all along.
 
-use super::procfs::Status;
+use super::procfs::{Status, has_thread};
 use super::registry::{Pinned, Processes, Resolved};
 use crate::types::ProcessId;
 
@@ -60,6 +60,16 @@ impl Processes {
             next = self.step_up(&process);
         }
         line
+    }
+
+    /// The PIDs of a thread's process and of its ancestors, nearest first, at most `max`.
+    pub fn family(&self, tid: u32, max: usize) -> Vec<u32> {
+        self.ancestors(tid, max).into_iter().map(|pinned| pinned.pid).collect()
+    }
+
+    /// Whether a process has a thread of that id now.
+    pub fn has_thread(&self, pid: u32, tid: u32) -> bool {
+        pid == tid || has_thread(pid, tid)
     }
 
     fn parent_of(&self, child: ProcessId) -> Option<Pinned> {

@@ -21,6 +21,8 @@ const DELETED: &[u8] = b" (deleted)";
 /// An open file of some process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenFile {
+    /// Its number in the descriptor table.
+    pub number: i32,
     /// Its path, without the kernel's mark for names that are gone.
     pub path: PathBuf,
     /// The flags of its open(2).
@@ -29,6 +31,31 @@ pub struct OpenFile {
     pub ino: Option<u64>,
     /// The mount it was opened through, as the first field of /proc/PID/mountinfo.
     pub mount_id: Option<u64>,
+}
+
+/// How many different open file descriptions stand behind these descriptors of one process.
+///
+/// Copies made by dup(2) count once (kcmp(2)). Where the kernel does not compare, copies cannot be told from others and
+/// all count as one.
+pub fn distinct_files(pid: u32, files: &[&OpenFile]) -> usize {
+    let mut different: Vec<&OpenFile> = Vec::new();
+    for &file in files {
+        if different
+            .iter()
+            .all(|known| is_other_file(pid, known.number, file.number))
+        {
+            different.push(file);
+        }
+    }
+    different.len()
+}
+
+/// Whether two descriptors of a process are known to be different open file descriptions.
+fn is_other_file(pid: u32, a: i32, b: i32) -> bool {
+    const KCMP_FILE: libc::c_int = 0;
+    // SAFETY: kcmp takes plain numbers and writes no memory of ours.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, pid, pid, KCMP_FILE, a, b) };
+    order > 0
 }
 
 /// The files below `prefix` that a process has open; none of a process that is gone or hidden.
@@ -50,6 +77,7 @@ pub fn open_files(pid: u32, prefix: &Path) -> Vec<OpenFile> {
             let info = read_bounded(format!("/proc/{pid}/fdinfo/{number}"), FDINFO_BYTES_MAX).ok()?;
             let info = String::from_utf8_lossy(&info);
             Some(OpenFile {
+                number: number.parse().ok()?,
                 path,
                 flags: i32::from_str_radix(field(&info, "flags:")?, 8).ok()?,
                 ino: field(&info, "ino:").and_then(|text| text.parse().ok()),

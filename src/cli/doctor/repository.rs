@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::unistd::{AccessFlags, access};
 
 use super::Check;
-use crate::cli::config::read_settings;
+use crate::adapters::read_settings;
 use crate::cli::daemon::{Running, log_path};
 use crate::cli::place::{Place, State};
 

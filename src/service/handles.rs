@@ -1,0 +1,145 @@
+//! Open files, and calls that wait: plain records, so that a journal could keep them.
+
+use std::collections::VecDeque;
+
+use super::api::{Access, DirEntry};
+use crate::types::{HandleId, LockName, NodeId, Token};
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) node: NodeId,
+    pub(super) kind: HandleKind,
+}
+
+/// What was opened.
+#[derive(Debug)]
+pub(super) enum HandleKind {
+    /// A lock, in `locks/` or `flock/`.
+    Lock(Box<LockHandle>),
+    /// A scratch file; the name it was opened under.
+    Scratch { name: LockName, append: bool },
+    /// A file in a lock made by mkdir.
+    DirectoryFile {
+        lock: LockName,
+        file: LockName,
+        append: bool,
+    },
+    /// Text that was rendered at the open.
+    Text(Vec<u8>),
+    /// A listing that was taken at the open.
+    Listing(Vec<DirEntry>),
+    /// `acquire`.
+    Transaction(Box<Transaction>),
+    /// `control`, for writing; what has been read of its help.
+    Control { read: usize },
+}
+
+/// An open lock.
+#[derive(Debug)]
+pub(super) struct LockHandle {
+    pub(super) name: LockName,
+    /// The thread that opened it.
+    pub(super) tid: u32,
+    pub(super) access: Access,
+    pub(super) append: bool,
+    /// The lock was taken away from this handle.
+    pub(super) lost: bool,
+    /// What was written through it so far.
+    pub(super) written: Vec<u8>,
+    /// Its first write was refused.
+    pub(super) spoiled: bool,
+    /// The lock's text at the open, for reading.
+    pub(super) text: Vec<u8>,
+}
+
+impl LockHandle {
+    pub(super) fn new(name: LockName, tid: u32, access: Access, append: bool) -> Self {
+        Self {
+            name,
+            tid,
+            access,
+            append,
+            lost: false,
+            written: Vec::new(),
+            spoiled: false,
+            text: Vec::new(),
+        }
+    }
+}
+
+/// The state of an open `acquire`.
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    pub(super) stage: Stage,
+    /// Lines that were not read yet.
+    pub(super) unread: VecDeque<u8>,
+    /// What has been read of the help, before any request.
+    pub(super) help_read: usize,
+    /// A lock of it was taken away.
+    pub(super) lost: bool,
+}
+
+/// How far a transaction is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// No request, or one that was refused.
+    #[default]
+    Idle,
+    /// The request waits.
+    Waiting,
+    /// All is held.
+    Granted(Token),
+}
+
+/// The most that waits to be read from one transaction, in bytes; older events are dropped first.
+const UNREAD_BYTES_MAX: usize = 4096;
+
+impl Transaction {
+    /// Adds a line for the reader.
+    pub(super) fn push_line(&mut self, line: &str) {
+        while !self.unread.is_empty() && self.unread.len() + line.len() > UNREAD_BYTES_MAX {
+            let end = self
+                .unread
+                .iter()
+                .position(|&byte| byte == b'\n')
+                .map_or(self.unread.len(), |at| at + 1);
+            self.unread.drain(..end);
+        }
+        self.unread.extend(line.bytes());
+    }
+
+    /// Takes what fits a read.
+    pub(super) fn take(&mut self, size: u32) -> Vec<u8> {
+        let count = self.unread.len().min(size as usize);
+        self.unread.drain(..count).collect()
+    }
+}
+
+/// A call that waits for its answer.
+#[derive(Debug)]
+pub(super) enum Parked {
+    /// open(2) for writing.
+    Open {
+        node: NodeId,
+        handle: HandleId,
+        lock: Box<LockHandle>,
+    },
+    /// flock(2), F_SETLKW.
+    Lock { handle: HandleId, tid: u32 },
+    /// A request written to `acquire`.
+    Acquire { handle: HandleId, tid: u32, size: u32 },
+    /// A read of `acquire` for events.
+    Events { handle: HandleId, size: u32 },
+}
+
+impl Parked {
+    /// Who waits.
+    pub(super) fn tid(&self) -> u32 {
+        match self {
+            Self::Open { lock, .. } => lock.tid,
+            Self::Lock { tid, .. } | Self::Acquire { tid, .. } => *tid,
+            Self::Events { .. } => 0,
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! The inspector: a thread that finds out what /proc knows, after the fact.
+//!
+//! A lock is granted to a thread id; who that is, its session and what it does, matters to readers, to
+//! rules about descent and to the end of the process, but not to the answer. So the hot road leaves it to
+//! this thread, which looks at holders that stay longer than a moment and at every wait that begins:
+//! whether it is a circle, whether the waiter has the lock itself, whether an ancestor of it holds a scope.
+
+use std::time::Duration;
+
+use super::api::{Access, Answer, Call, Caller, OpenMode};
+use super::handles::HandleKind;
+use super::state::State;
+use super::{Context, Service};
+use crate::adapters::Clock;
+use crate::adapters::processes::{self, OpenFile};
+use crate::engine::{Blocker, Command, Party};
+use crate::types::{GrantId, HandleId, LockName, NodeId, ProcessId, Refusal, Unique};
+use crate::view::nodes::{Fixed, Node};
+use crate::view::requests::Verb;
+
+/// A holder that let go within this is never looked at.
+const MOMENT: Duration = Duration::from_millis(5);
+
+/// How far up descriptors may have been inherited from.
+const KIN_MAX: usize = 64;
+
+/// Work for the inspector.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A wait began.
+    Waiter(Unique),
+    /// Locks were granted to holders that nobody has identified.
+    Holders,
+    /// A call that shows holders, to be answered when they are identified.
+    Late(Late),
+    /// Verbs of `control`, one of which does slow work.
+    Verbs {
+        unique: Unique,
+        caller: Caller,
+        verbs: Vec<Verb>,
+        size: u32,
+    },
+    /// The daemon ends.
+    Stop,
+}
+
+/// Something was granted to a holder that nobody has identified.
+#[derive(Clone, Debug)]
+pub(super) enum Fresh {
+    /// Through this handle.
+    Handle(HandleId),
+    /// As a directory entry of this name.
+    Lock(LockName),
+}
+
+impl Fresh {
+    fn handle(&self) -> Option<HandleId> {
+        if let Self::Handle(handle) = self {
+            Some(*handle)
+        } else {
+            None
+        }
+    }
+
+    fn lock(&self) -> Option<&LockName> {
+        if let Self::Lock(lock) = self { Some(lock) } else { None }
+    }
+}
+
+/// A call that the inspector answers.
+#[derive(Debug)]
+pub(super) struct Late {
+    pub(super) unique: Unique,
+    pub(super) caller: Caller,
+    pub(super) call: LateCall,
+}
+
+/// The calls that show who holds a lock.
+#[derive(Debug)]
+pub(super) enum LateCall {
+    GetAttr { node: NodeId },
+    Open { node: NodeId, mode: OpenMode },
+    GetXattr { node: NodeId, name: Vec<u8> },
+    ListXattr { node: NodeId },
+}
+
+impl LateCall {
+    fn node(&self) -> NodeId {
+        match self {
+            Self::GetAttr { node }
+            | Self::Open { node, .. }
+            | Self::GetXattr { node, .. }
+            | Self::ListXattr { node } => *node,
+        }
+    }
+
+    /// The owned form of a call that shows holders.
+    pub(super) fn of(call: &Call<'_>) -> Option<Self> {
+        match *call {
+            Call::GetAttr { node } => Some(Self::GetAttr { node }),
+            Call::Open { node, mode } if mode.access != Access::Write => Some(Self::Open { node, mode }),
+            Call::GetXattr { node, name } => Some(Self::GetXattr {
+                node,
+                name: name.to_vec(),
+            }),
+            Call::ListXattr { node } => Some(Self::ListXattr { node }),
+            _ => None,
+        }
+    }
+}
+
+impl Service {
+    /// Runs until [`Self::stop_inspector`]; the body of the inspector's thread.
+    pub fn inspect_forever(&self) {
+        let mut awake = false;
+        loop {
+            let work = if awake {
+                match self.backlog.recv_timeout(MOMENT) {
+                    Ok(work) => Some(work),
+                    Err(crossbeam_channel::RecvTimeoutError::Timeout) => None,
+                    Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return,
+                }
+            } else {
+                match self.backlog.recv() {
+                    Ok(work) => Some(work),
+                    Err(_) => return,
+                }
+            };
+            match work {
+                Some(Work::Stop) => return,
+                Some(Work::Holders) => awake = true,
+                Some(Work::Waiter(request)) => self.inspect_waiter(request),
+                Some(Work::Late(late)) => self.carry_out_late(late),
+                Some(Work::Verbs {
+                    unique,
+                    caller,
+                    verbs,
+                    size,
+                }) => self.carry_out_verbs(unique, caller, verbs, size),
+                None => {
+                    self.reserve_tokens();
+                    self.identify_holders();
+                    let mut state = self.state();
+                    awake = !state.unidentified.is_empty();
+                    state.inspector_awake = awake;
+                }
+            }
+        }
+    }
+
+    /// Ends the inspector's thread.
+    pub fn stop_inspector(&self) {
+        self.inspect(Work::Stop);
+    }
+
+    /// Reserves more tokens well before they run out.
+    fn reserve_tokens(&self) {
+        const LOW: u64 = 1 << 15;
+        if self.state().engine.tokens_left() > LOW {
+            return;
+        }
+        match self.tokens.lock().reserve_more() {
+            Ok(end) => self.state().engine.extend_tokens(end),
+            Err(error) => tracing::error!("fencing tokens cannot be reserved: {error:#}"),
+        }
+    }
+
+    /// Finds out who the holders are that nobody has identified, their sessions and operations included.
+    ///
+    /// That reads memory of other processes, so only the inspector's thread does it: such a page could lie on our mount.
+    fn identify_holders(&self) {
+        let fresh = std::mem::take(&mut self.state().unidentified);
+        for (id, party) in self.unknown_parties(&fresh, is_stranger) {
+            let found = self.identify(party);
+            self.tell_identity(id, found);
+        }
+    }
+
+    /// Pins the processes of holders that nobody has identified: what rules about descent need, and safe anywhere.
+    pub(super) fn pin_holders(&self) {
+        let fresh = self.state().unidentified.clone();
+        if fresh.is_empty() {
+            return;
+        }
+        for (id, party) in self.unknown_parties(&fresh, |party| party.process.is_none()) {
+            let found = self.pin_party(party);
+            self.tell_identity(id, found);
+        }
+    }
+
+    fn unknown_parties(&self, fresh: &[Fresh], is_unknown: impl Fn(&Party) -> bool) -> Vec<(GrantId, Party)> {
+        let state = self.state();
+        let mut unknown = Vec::new();
+        for fresh in fresh {
+            let of_handle = fresh
+                .handle()
+                .into_iter()
+                .flat_map(|handle| state.engine.grants_of(handle));
+            let of_lock = fresh
+                .lock()
+                .into_iter()
+                .flat_map(|lock| state.engine.holders(lock.as_str()).map(|holder| holder.grant));
+            let grants = of_handle
+                .chain(of_lock)
+                .filter(|grant| grant.party.tid != 0 && !grant.taker_gone);
+            unknown.extend(
+                grants
+                    .filter(|grant| is_unknown(&grant.party))
+                    .map(|grant| (grant.id(), grant.party.clone())),
+            );
+        }
+        unknown
+    }
+
+    fn tell_identity(&self, id: GrantId, found: Option<Party>) {
+        let mut state = self.state();
+        let now = Clock::now();
+        // Identifying what is gone already does nothing.
+        let _ = match found {
+            Some(party) => state.command(now, Command::IdentifyGrant(id, party)),
+            None => state.command(now, Command::TakerGone(id)),
+        };
+    }
+
+    /// Whether a call shows a holder that is not identified yet.
+    pub(super) fn shows_strangers(&self, call: &LateCall) -> bool {
+        let mut state = self.state();
+        if state.unidentified.is_empty() {
+            return false;
+        }
+        match state.nodes.get(call.node()) {
+            Some(Node::Fixed(fixed)) => fixed == Fixed::LocksJson,
+            Some(node) => node.lock().is_some_and(|lock| {
+                let mut parties = state
+                    .engine
+                    .holders(lock.as_str())
+                    .map(|holder| (holder.grant, &holder.grant.party));
+                parties.any(|(grant, party)| is_stranger(party) && party.tid != 0 && !grant.taker_gone)
+            }),
+            None => false,
+        }
+    }
+
+    /// Carries out a call that shows holders, once they are identified.
+    fn carry_out_late(&self, late: Late) {
+        self.identify_holders();
+        let context = Context {
+            unique: late.unique,
+            caller: late.caller,
+            now: Clock::now(),
+        };
+        let outcome = match late.call {
+            LateCall::GetAttr { node } => self.get_attr(&context, node),
+            LateCall::Open { node, mode } => self.open(&context, node, mode),
+            LateCall::GetXattr { node, name } => self.get_xattr(&context, node, &name),
+            LateCall::ListXattr { node } => self.list_xattr(&context, node),
+        };
+        let answer = outcome.unwrap_or_else(|refused| {
+            self.record(&context, &refused);
+            Some(Answer::Refused(refused.refusal))
+        });
+        if let Some(answer) = answer {
+            self.replies.answer(late.unique, answer);
+        }
+    }
+
+    /// A thread's process, pinned; `None` when it is gone.
+    fn pin_party(&self, mut party: Party) -> Option<Party> {
+        let pinned = self.processes.pin(party.tid)?;
+        party.pid = pinned.pid;
+        party.process = Some(pinned.id);
+        party.solo = processes::is_single_threaded(pinned.pid);
+        Some(party)
+    }
+
+    /// Who a thread belongs to, its session and what it does; `None` when it is gone.
+    fn identify(&self, party: Party) -> Option<Party> {
+        let mut party = self.pin_party(party)?;
+        if party.session.is_none() {
+            party.session = processes::session_of(party.pid);
+        }
+        if party.op.is_none() {
+            party.op = processes::operation_of(party.pid).map(String::into_boxed_str);
+        }
+        Some(party)
+    }
+
+    fn carry_out_verbs(&self, unique: Unique, caller: Caller, verbs: Vec<Verb>, size: u32) {
+        self.identify_holders();
+        let context = Context {
+            unique,
+            caller,
+            now: Clock::now(),
+        };
+        let answer = match self.carry_out_all(&context, verbs) {
+            Ok(()) => Answer::Written(size),
+            Err(refused) => {
+                self.record(&context, &refused);
+                Answer::Refused(refused.refusal)
+            }
+        };
+        self.replies.answer(unique, answer);
+    }
+
+    fn inspect_waiter(&self, request: Unique) {
+        let Some(party) = self.state().engine.requester(request).cloned() else {
+            return;
+        };
+        let Some(party) = self.identify(party) else { return };
+        self.identify_holders();
+        let (pid, tid, solo) = (party.pid, party.tid, party.solo);
+        let lineage = self.processes.lineage(tid);
+        let kin = lineage.clone();
+        let now = Clock::now();
+        let mut state = self.state();
+        let identified = state.command(now, Command::IdentifyRequest(request, party));
+        debug_assert!(identified.is_ok(), "identifying is never refused");
+        if state.engine.has_scope_line(request) {
+            // A promotion is never refused either; a request that is gone is left alone.
+            let _ = state.command(now, Command::Promote { request, lineage });
+        }
+        state.announce(now, request);
+        self.finish(state, now);
+        if self.has_it_itself(request, pid, &kin) || (solo && self.is_in_circle(request)) {
+            let mut state = self.state();
+            let now = Clock::now();
+            let _ = state.command(now, Command::Deny(request, Refusal::Deadlock));
+            self.finish(state, now);
+        }
+    }
+
+    /// Whether the waiter's own descriptor table has the handle that holds the lock.
+    ///
+    /// A descriptor comes from an open of its own or from an ancestor, so holders who are neither are not looked for.
+    fn has_it_itself(&self, request: Unique, pid: u32, kin: &[ProcessId]) -> bool {
+        let held: Vec<(HandleId, LockName)> = {
+            let state = self.state();
+            let now = Clock::now();
+            let mut held = Vec::new();
+            for blocker in state.engine.blockers(request, now) {
+                let Blocker::Holder(grant) = blocker else { continue };
+                let is_kin = grant.taker_gone || grant.process().is_none_or(|process| kin.contains(&process));
+                if !is_kin || !state.engine.lives_by_descriptor(grant.id()) {
+                    continue;
+                }
+                if let Some(handle) = grant.owner.handle() {
+                    held.extend(state.engine.grant_locks(grant.id()).map(|lock| (handle, lock.clone())));
+                }
+            }
+            held
+        };
+        if held.is_empty() {
+            return false;
+        }
+        let files = processes::open_files(pid, &self.mountpoint);
+        !files.is_empty()
+            && held
+                .into_iter()
+                .any(|(handle, lock)| self.has_handle(pid, &files, handle, &lock))
+    }
+
+    /// Whether one of these descriptors is that handle: there must be more open descriptions of its kind than other
+    /// handles could account for. In doubt it is not.
+    fn has_handle(&self, pid: u32, files: &[OpenFile], handle: HandleId, lock: &LockName) -> bool {
+        let Some((access, others)) = self.handles_like(handle, lock) else {
+            return false;
+        };
+        let is_like = |file: &&OpenFile| {
+            let inodes = [Node::Lock(lock.clone()).ino(), Node::Flock(lock.clone()).ino()];
+            let transaction = access.is_none() && file.path.ends_with("acquire");
+            let same = access.is_some_and(|access| access_of(file.flags) == access)
+                && file.ino.is_some_and(|ino| inodes.contains(&ino));
+            transaction || same
+        };
+        let alike: Vec<&OpenFile> = files.iter().filter(is_like).collect();
+        let lineage = self.processes.family(pid, KIN_MAX);
+        let possible = others
+            .iter()
+            .filter(|tid| lineage.iter().any(|pid| self.processes.has_thread(*pid, **tid)))
+            .count();
+        processes::distinct_files(pid, &alike) > possible
+    }
+
+    /// The access of a handle (`None` for a transaction) and the threads that opened the other handles of its kind.
+    fn handles_like(&self, handle: HandleId, lock: &LockName) -> Option<(Option<Access>, Vec<u32>)> {
+        let state = self.state();
+        let access = match &state.handles.get(&handle)?.kind {
+            HandleKind::Lock(open) => Some(open.access),
+            HandleKind::Transaction(_) => None,
+            _ => return None,
+        };
+        let others = state
+            .handles
+            .iter()
+            .filter(|(id, _)| **id != handle)
+            .filter_map(|(id, open)| match (&open.kind, access) {
+                (HandleKind::Lock(open), Some(access)) if open.name == *lock && open.access == access => Some(open.tid),
+                (HandleKind::Transaction(_), None) => Some(opener_of(&state, *id)),
+                _ => None,
+            });
+        Some((access, others.collect()))
+    }
+
+    /// Whether the request closes a circle whose members really have what they hold.
+    fn is_in_circle(&self, request: Unique) -> bool {
+        let now = Clock::now();
+        let members: Vec<(ProcessId, LockName)> = {
+            let state = self.state();
+            let Some(circle) = state.engine.circle(request, now) else {
+                return false;
+            };
+            let by_descriptor = circle.into_iter().filter(|id| state.engine.lives_by_descriptor(*id));
+            by_descriptor
+                .filter_map(|id| {
+                    let process = state.engine.grant(id)?.process()?;
+                    Some((process, state.engine.grant_locks(id).next()?.clone()))
+                })
+                .collect()
+        };
+        members.into_iter().all(|(process, lock)| {
+            let Some(pid) = self.processes.pid_of(process) else {
+                return false;
+            };
+            let inodes = [Node::Lock(lock.clone()).ino(), Node::Flock(lock).ino()];
+            let files = processes::open_files(pid, &self.mountpoint);
+            files
+                .iter()
+                .any(|file| file.path.ends_with("acquire") || file.ino.is_some_and(|ino| inodes.contains(&ino)))
+        })
+    }
+}
+
+/// Whether something is still to be found out about a holder.
+fn is_stranger(party: &Party) -> bool {
+    party.process.is_none() || party.session.is_none()
+}
+
+/// The thread that asked through a transaction; 0 before it did.
+fn opener_of(state: &State, handle: HandleId) -> u32 {
+    state.engine.grants_of(handle).next().map_or(0, |grant| grant.party.tid)
+}
+
+/// The access mode in the flags of an open file.
+fn access_of(flags: i32) -> Access {
+    match flags & 0o3 {
+        0 => Access::Read,
+        1 => Access::Write,
+        _ => Access::Both,
+    }
+}

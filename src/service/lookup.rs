@@ -1,0 +1,361 @@
+//! Names: what exists now, for whom, and how it looks. Nothing here waits or takes a lock.
+
+use std::time::Duration;
+
+use super::api::{Answer, Attr, DirEntry, Entry, Kind};
+use super::handles::HandleKind;
+use super::refusals::Refused;
+use super::state::State;
+use super::{Context, Outcome, Service};
+use crate::engine::{Availability, Command, Hold, Shape};
+use crate::types::{HandleId, LockName, NameError, NodeId, ProcessId, Refusal};
+use crate::view::nodes::{Fixed, Node};
+use crate::view::{Now, help, lock_text, locks_json};
+
+/// `last-error` is for its reader, the parent and the grandparent of it.
+const FAMILY: usize = 3;
+
+/// How long the kernel may keep what never changes.
+const STATIC_TTL: Duration = Duration::from_secs(3600);
+
+/// The refusal of a name that no lock can have.
+pub(super) fn bad_name(name: &[u8], error: NameError) -> Refused {
+    let refusal = if matches!(error, NameError::TooLong { .. }) {
+        Refusal::NameTooLong
+    } else {
+        Refusal::Malformed
+    };
+    Refused::new(refusal, format!("{:?}: {error}", String::from_utf8_lossy(name)))
+}
+
+/// Nothing of that name: no sentence, for looking is no mistake.
+pub(super) fn absent() -> Refused {
+    Refused::new(Refusal::Absent, "")
+}
+
+/// A node that the table dropped: the kernel looks the name up again.
+pub(super) fn stale() -> Refused {
+    Refused::new(Refusal::Stale, "")
+}
+
+impl Service {
+    pub(super) fn lookup(&self, context: &Context, parent: NodeId, name: &[u8]) -> Outcome {
+        let directory = self.state().nodes.get(parent).ok_or_else(stale)?;
+        let node = match directory {
+            Node::Fixed(Fixed::Locks) => self.lookup_lock(context, name)?,
+            Node::Fixed(Fixed::Flock) => match LockName::parse_lock(name) {
+                Ok(lock) => Node::Flock(lock),
+                Err(NameError::Scratch) => return Err(absent()),
+                Err(error) => return Err(bad_name(name, error)),
+            },
+            Node::Fixed(fixed) => Node::Fixed(fixed.child(name).ok_or_else(absent)?),
+            Node::LockDirectory(lock) => {
+                let file = LockName::parse(name).map_err(|error| bad_name(name, error))?;
+                let state = self.state();
+                let (_, files) = state.engine.directory(lock.as_str()).ok_or_else(absent)?;
+                if !files.contains_key(&file) {
+                    return Err(absent());
+                }
+                Node::LockDirectoryFile(lock, file)
+            }
+            _ => return Err(Refused::new(Refusal::NotDirectory, "")),
+        };
+        let mut state = self.state();
+        Ok(Some(Answer::Entry(self.entry(&mut state, context, node))))
+    }
+
+    fn lookup_lock(&self, context: &Context, name: &[u8]) -> Result<Node, Refused> {
+        let lock = LockName::parse(name).map_err(|error| bad_name(name, error))?;
+        if lock.is_scratch() {
+            let exists = self.state().scratch.get(context.now.mono, lock.as_str()).is_some();
+            return if exists { Ok(Node::Scratch(lock)) } else { Err(absent()) };
+        }
+        let state = self.state();
+        let available = state.engine.availability(&lock, &[]);
+        if available == Availability::Free {
+            // The common case, and the only one on the road of an uncontended lock.
+            let mut state = state;
+            let phantom = !state.phantoms.is_empty() && state.is_phantom(context.now, context.caller.tid, &lock);
+            return if phantom { Ok(Node::Lock(lock)) } else { Err(absent()) };
+        }
+        drop(state);
+        self.lookup_taken(context, lock)
+    }
+
+    fn lookup_taken(&self, context: &Context, lock: LockName) -> Result<Node, Refused> {
+        self.bury(context, &lock);
+        if self.is_directory_for(context, &lock) {
+            return Ok(Node::LockDirectory(lock));
+        }
+        let mut state = self.state();
+        let mut available = state.engine.availability(&lock, &[]);
+        if available == Availability::BehindScope {
+            drop(state);
+            let lineage = self.actor(context).lineage;
+            state = self.state();
+            available = state.engine.availability(&lock, &lineage);
+        }
+        let exists = available != Availability::Free || state.is_phantom(context.now, context.caller.tid, &lock);
+        if exists { Ok(Node::Lock(lock)) } else { Err(absent()) }
+    }
+
+    /// Whether a lock made by mkdir is a directory to this caller: to its keeper's family, and to all once that is gone.
+    pub(super) fn is_directory_for(&self, context: &Context, lock: &LockName) -> bool {
+        if self.state().engine.directory(lock.as_str()).is_none() {
+            return false;
+        }
+        let actor = self.actor(context);
+        self.state().engine.may_remove(lock, &actor).is_ok()
+    }
+
+    /// Tells the engine of holders that are dead but not reported yet, so that no dead owner is ever in the way.
+    pub(super) fn bury(&self, context: &Context, lock: &LockName) {
+        let mut state = self.state();
+        let holders = state.engine.holders(lock.as_str()).map(|holder| holder.grant);
+        let scope = state.engine.forbidding_scope(lock);
+        let above = scope
+            .into_iter()
+            .flat_map(|scope| state.engine.holders(scope.as_str()))
+            .map(|holder| holder.grant);
+        let living_by = holders
+            .chain(above)
+            .filter(|grant| grant.hold != Hold::Descriptor)
+            .filter_map(|grant| grant.process());
+        let dead: Vec<ProcessId> = living_by.filter(|process| !self.processes.alive(*process)).collect();
+        for process in dead {
+            let cleanly = self.exited_cleanly(process);
+            // An exit cannot be refused.
+            let _ = state.command(context.now, Command::Exited { process, cleanly });
+        }
+        self.finish(state, context.now);
+    }
+
+    pub(super) fn forget(&self, node: NodeId, count: u64) -> Outcome {
+        self.state().nodes.forget(node, count);
+        Ok(None)
+    }
+
+    pub(super) fn get_attr(&self, context: &Context, id: NodeId) -> Outcome {
+        let node = self.state().nodes.get(id).ok_or_else(stale)?;
+        let mut state = self.state();
+        Ok(Some(Answer::Attr(self.attr(&mut state, context, &node))))
+    }
+
+    /// Tells the kernel of a node.
+    pub(super) fn entry(&self, state: &mut State, context: &Context, node: Node) -> Entry {
+        let attr = self.attr(state, context, &node);
+        Entry {
+            node: state.nodes.looked_up(node),
+            attr,
+        }
+    }
+
+    pub(super) fn attr(&self, state: &mut State, context: &Context, node: &Node) -> Attr {
+        let now = self.now(context.now);
+        let mut attr = Attr {
+            ino: node.ino(),
+            kind: Kind::File,
+            perm: 0o644,
+            nlink: 1,
+            uid: self.owner.0,
+            gid: self.owner.1,
+            size: 0,
+            mtime: (now.wall_ns / 1_000_000_000, (now.wall_ns % 1_000_000_000) as u32),
+            ttl: Duration::ZERO,
+        };
+        match node {
+            Node::Fixed(fixed) => self.fixed_attr(state, *fixed, context, now, &mut attr),
+            Node::Lock(lock) | Node::Flock(lock) | Node::LockDirectory(lock) | Node::LockLink(lock) => {
+                lock_attr(state, lock, node, now, &mut attr);
+            }
+            Node::LockDirectoryFile(lock, file) => {
+                let files = state.engine.directory(lock.as_str()).map(|(_, files)| files);
+                attr.size = files
+                    .and_then(|files| files.get(file))
+                    .map_or(0, |data| data.len() as u64);
+            }
+            Node::Scratch(name) => {
+                if let Some(file) = state.scratch.get(now.moment.mono, name.as_str()) {
+                    attr.size = file.data.len() as u64;
+                    attr.uid = file.uid;
+                    attr.ino = file.ino;
+                    attr.nlink = if file.linked { 2 } else { 1 };
+                }
+            }
+        }
+        attr
+    }
+
+    fn fixed_attr(&self, state: &mut State, fixed: Fixed, context: &Context, now: Now, attr: &mut Attr) {
+        if fixed.is_directory() {
+            attr.kind = Kind::Directory;
+            attr.perm = 0o755;
+            attr.nlink = 2;
+            attr.ttl = STATIC_TTL;
+            return;
+        }
+        if !fixed.is_fresh() {
+            attr.ttl = STATIC_TTL;
+        }
+        attr.perm = match fixed {
+            Fixed::Acquire => 0o666,
+            Fixed::Control => 0o600,
+            _ => 0o444,
+        };
+        attr.size = self.fixed_text(state, fixed, context, now).len() as u64;
+    }
+
+    /// What a fixed file reads, rendered now.
+    pub(super) fn fixed_text(&self, state: &mut State, fixed: Fixed, context: &Context, now: Now) -> Vec<u8> {
+        match fixed {
+            Fixed::Readme => help::README.as_bytes().to_vec(),
+            Fixed::Acquire => help::ACQUIRE.as_bytes().to_vec(),
+            Fixed::Control => help::CONTROL.as_bytes().to_vec(),
+            Fixed::LocksJson => locks_json::render(&state.engine, &state.hold_times, now),
+            Fixed::LastError => self.last_error(state, context),
+            Fixed::Root | Fixed::Locks | Fixed::Flock | Fixed::Metrics => Vec::new(),
+        }
+    }
+
+    /// The newest refusal of the reader, its parent or its grandparent.
+    fn last_error(&self, state: &State, context: &Context) -> Vec<u8> {
+        let family = self.processes.family(context.caller.tid, FAMILY);
+        let is_meant = |tid: u32| family.iter().any(|pid| self.processes.has_thread(*pid, tid));
+        state
+            .refusals
+            .newest(is_meant)
+            .map(|sentence| format!("{sentence}\n").into_bytes())
+            .unwrap_or_default()
+    }
+
+    pub(super) fn open_dir(&self, context: &Context, id: NodeId) -> Outcome {
+        let mut state = self.state();
+        let node = state.nodes.get(id).ok_or_else(stale)?;
+        let mut entries: Vec<DirEntry> = [".", ".."]
+            .into_iter()
+            .map(|name| DirEntry {
+                ino: node.ino(),
+                kind: Kind::Directory,
+                name: name.to_owned(),
+            })
+            .collect();
+        let file = |node: Node, name: &LockName| DirEntry {
+            ino: node.ino(),
+            kind: Kind::File,
+            name: name.to_string(),
+        };
+        match &node {
+            Node::Fixed(Fixed::Locks) => {
+                entries.extend(
+                    state
+                        .engine
+                        .locks_in_use()
+                        .map(|lock| file(Node::Lock(lock.clone()), lock)),
+                );
+                let scratch = state
+                    .scratch
+                    .iter()
+                    .filter(|(name, _)| state.scratch.get(context.now.mono, name.as_str()).is_some());
+                entries.extend(scratch.map(|(name, _)| file(Node::Scratch(name.clone()), name)));
+            }
+            Node::Fixed(Fixed::Flock) => {
+                entries.extend(
+                    state
+                        .engine
+                        .locks_in_use()
+                        .map(|lock| file(Node::Flock(lock.clone()), lock)),
+                );
+            }
+            Node::Fixed(fixed) => entries.extend(fixed.children().filter_map(|child| {
+                let kind = if child.is_directory() {
+                    Kind::Directory
+                } else {
+                    Kind::File
+                };
+                child.place().map(|(_, name)| DirEntry {
+                    ino: child as u64,
+                    kind,
+                    name: name.to_owned(),
+                })
+            })),
+            Node::LockDirectory(lock) => {
+                let files = state
+                    .engine
+                    .directory(lock.as_str())
+                    .map(|(_, files)| files.keys().cloned().collect());
+                let files: Vec<LockName> = files.unwrap_or_default();
+                entries.extend(
+                    files
+                        .iter()
+                        .map(|name| file(Node::LockDirectoryFile(lock.clone(), name.clone()), name)),
+                );
+            }
+            _ => return Err(Refused::new(Refusal::NotDirectory, "")),
+        }
+        let handle = new_handle(&mut state)?;
+        state.keep(handle, id, HandleKind::Listing(entries));
+        Ok(Some(Answer::Opened(super::api::Opened {
+            handle,
+            stream: false,
+            quiet_close: true,
+        })))
+    }
+
+    pub(super) fn read_dir(&self, handle: HandleId, offset: u64) -> Outcome {
+        let state = self.state();
+        let Some(HandleKind::Listing(entries)) = state.handles.get(&handle).map(|open| &open.kind) else {
+            return Err(Refused::new(Refusal::BadHandle, ""));
+        };
+        let rest = entries
+            .get(usize::try_from(offset).unwrap_or(usize::MAX)..)
+            .unwrap_or_default();
+        Ok(Some(Answer::Entries {
+            offset,
+            entries: rest.to_vec(),
+        }))
+    }
+}
+
+/// A handle, or the refusal with its sentence.
+pub(super) fn new_handle(state: &mut State) -> Result<HandleId, Refused> {
+    state
+        .new_handle()
+        .map_err(|refusal| Refused::new(refusal, "too many files are open below the mountpoint"))
+}
+
+fn lock_attr(state: &State, lock: &LockName, node: &Node, now: Now, attr: &mut Attr) {
+    attr.size = lock_text::render(&state.engine, lock, now).len() as u64;
+    let newest = state
+        .engine
+        .holders(lock.as_str())
+        .max_by_key(|holder| holder.grant.token);
+    if let Some(holder) = newest {
+        let grant = holder.grant;
+        attr.uid = grant.party.uid;
+        let since = now.wall_at(grant.since).as_nanosecond();
+        attr.mtime = ((since / 1_000_000_000) as i64, (since % 1_000_000_000) as u32);
+        if let Some(extra) = grant.extra() {
+            attr.mtime = extra.mtime.unwrap_or(attr.mtime);
+            if let (Some(ino), Node::Lock(_)) = (extra.ino, node) {
+                attr.ino = ino;
+                let is_linked = state.scratch.iter().any(|(_, file)| file.ino == ino && file.linked);
+                attr.nlink = if is_linked { 2 } else { 1 };
+            }
+        }
+    }
+    match node {
+        Node::LockDirectory(_) => {
+            attr.kind = Kind::Directory;
+            attr.perm = 0o755;
+            attr.nlink = 2;
+            attr.size = 0;
+        }
+        Node::LockLink(_) => {
+            attr.kind = Kind::Link;
+            attr.perm = 0o777;
+            let is_link = newest.is_some_and(|holder| holder.grant.shape == Shape::Link);
+            attr.size = if is_link { 1 } else { 0 };
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,78 @@
+//! read(2) and extended attributes.
+
+use super::api::Answer;
+use super::handles::HandleKind;
+use super::lookup::stale;
+use super::refusals::{Refused, about_lock};
+use super::{Context, Outcome, Service};
+use crate::types::{HandleId, NodeId, Refusal};
+use crate::view::{help, lock_text};
+
+impl Service {
+    pub(super) fn read(&self, context: &Context, handle: HandleId, offset: u64, size: u32) -> Outcome {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(open) = state.handles.get_mut(&handle) else {
+            return Err(Refused::new(Refusal::BadHandle, ""));
+        };
+        let data = match &mut open.kind {
+            HandleKind::Lock(open) if open.lost => {
+                return Err(about_lock(&state.engine, &open.name, Refusal::Stale, context.now));
+            }
+            HandleKind::Lock(open) => piece(&open.text, offset, size),
+            HandleKind::Text(text) => piece(text, offset, size),
+            HandleKind::Scratch { name, .. } => {
+                let file = state.scratch.get(context.now.mono, name.as_str()).ok_or_else(stale)?;
+                piece(&file.data, offset, size)
+            }
+            HandleKind::DirectoryFile { lock, file, .. } => {
+                let (_, files) = state.engine.directory(lock.as_str()).ok_or_else(stale)?;
+                piece(files.get(file).ok_or_else(stale)?, offset, size)
+            }
+            HandleKind::Control { read } => {
+                let data = piece(help::CONTROL.as_bytes(), *read as u64, size);
+                *read += data.len();
+                data
+            }
+            HandleKind::Transaction(_) => return Self::read_events(state, context, handle, size),
+            HandleKind::Listing(_) => return Err(Refused::new(Refusal::IsDirectory, "")),
+        };
+        Ok(Some(Answer::Data(data)))
+    }
+
+    fn attributes(&self, context: &Context, node: NodeId) -> Result<Vec<(String, String)>, Refused> {
+        let mut state = self.state();
+        let Some(lock) = state.lock_of(node) else {
+            return Ok(Vec::new());
+        };
+        Ok(lock_text::attributes(&state.engine, &lock, self.now(context.now)))
+    }
+
+    pub(super) fn get_xattr(&self, context: &Context, node: NodeId, name: &[u8]) -> Outcome {
+        if !name.starts_with(lock_text::XATTR_PREFIX.as_bytes()) {
+            return Err(Refused::new(Refusal::NoAttribute, ""));
+        }
+        let found = self
+            .attributes(context, node)?
+            .into_iter()
+            .find(|(key, _)| key.as_bytes() == name);
+        let (_, value) = found.ok_or_else(|| Refused::new(Refusal::NoAttribute, ""))?;
+        Ok(Some(Answer::Data(value.into_bytes())))
+    }
+
+    pub(super) fn list_xattr(&self, context: &Context, node: NodeId) -> Outcome {
+        let mut names = Vec::new();
+        for (key, _) in self.attributes(context, node)? {
+            names.extend_from_slice(key.as_bytes());
+            names.push(0);
+        }
+        Ok(Some(Answer::Data(names)))
+    }
+}
+
+/// What of a text a read at that offset gets.
+fn piece(text: &[u8], offset: u64, size: u32) -> Vec<u8> {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+    let end = start.saturating_add(size as usize).min(text.len());
+    text[start..end].to_vec()
+}

@@ -1,0 +1,177 @@
+//! rm, rmdir, touch: what ends or renews a lock by name.
+
+use super::api::{Answer, Change, Stamp};
+use super::handles::HandleKind;
+use super::lookup::{bad_name, stale};
+use super::refusals::{Refused, about_lock};
+use super::{Context, Outcome, Service};
+use crate::adapters::Clock;
+use crate::engine::{Command, FileChange};
+use crate::types::{HandleId, LockName, NodeId, Refusal};
+use crate::view::nodes::{Fixed, Node};
+
+impl Service {
+    pub(super) fn unlink(&self, context: &Context, parent: NodeId, name: &[u8]) -> Outcome {
+        let directory = self.state().nodes.get(parent).ok_or_else(stale)?;
+        let name = LockName::parse(name).map_err(|error| bad_name(name, error))?;
+        match directory {
+            Node::Fixed(Fixed::Locks) if name.is_scratch() => {
+                let removed = self.state().scratch.remove(name.as_str(), context.caller.uid);
+                removed.map_err(|refusal| Refused::new(refusal, format!("{name}: no scratch file of yours")))?;
+            }
+            Node::Fixed(Fixed::Locks) => self.remove_lock(context, &name)?,
+            Node::Fixed(Fixed::Flock) => match self.remove_lock(context, &name) {
+                // There a free name exists, so its removal is no error and changes nothing.
+                Err(refused) if refused.refusal == Refusal::Absent => {}
+                other => other?,
+            },
+            Node::LockDirectory(lock) => self.remove_file(context, &lock, name)?,
+            _ => return Err(Refused::new(Refusal::NotYours, "the fixed files stay")),
+        }
+        Ok(Some(Answer::Done))
+    }
+
+    fn remove_file(&self, context: &Context, lock: &LockName, file: LockName) -> Result<(), Refused> {
+        let actor = self.actor(context);
+        let mut state = self.state();
+        let remove = Command::ChangeFile {
+            lock: lock.clone(),
+            file,
+            change: FileChange::Remove,
+            actor,
+        };
+        let result = state.command(context.now, remove);
+        result
+            .map(|_| ())
+            .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now))
+    }
+
+    pub(super) fn remove_lock(&self, context: &Context, lock: &LockName) -> Result<(), Refused> {
+        self.bury(context, lock);
+        let actor = self.actor(context);
+        let mut state = self.state();
+        let result = state.command(
+            context.now,
+            Command::Remove {
+                lock: lock.clone(),
+                actor,
+            },
+        );
+        let result = result
+            .map(|_| ())
+            .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now));
+        self.finish(state, context.now);
+        result
+    }
+
+    pub(super) fn rmdir(&self, context: &Context, parent: NodeId, name: &[u8]) -> Outcome {
+        let directory = self.state().nodes.get(parent).ok_or_else(stale)?;
+        if directory != Node::Fixed(Fixed::Locks) {
+            return Err(Refused::new(Refusal::NotYours, "the fixed directories stay"));
+        }
+        let lock = LockName::parse(name).map_err(|error| bad_name(name, error))?;
+        let has_files = self
+            .state()
+            .engine
+            .directory(lock.as_str())
+            .is_some_and(|(_, files)| !files.is_empty());
+        if has_files {
+            return Err(Refused::new(
+                Refusal::NotEmpty,
+                format!("{lock}: it has files; rm -r removes them and releases the lock"),
+            ));
+        }
+        self.remove_lock(context, &lock)?;
+        Ok(Some(Answer::Done))
+    }
+
+    pub(super) fn set_attr(&self, context: &Context, id: NodeId, handle: Option<HandleId>, change: Change) -> Outcome {
+        let node = self.state().nodes.get(id).ok_or_else(stale)?;
+        let changes_owner = change
+            .uid
+            .is_some_and(|uid| uid != context.caller.uid && context.caller.uid != 0)
+            || change
+                .gid
+                .is_some_and(|gid| gid != context.caller.gid && context.caller.uid != 0);
+        if changes_owner {
+            return Err(Refused::new(Refusal::NotYours, "locks belong to who takes them"));
+        }
+        match &node {
+            Node::Lock(lock) | Node::Flock(lock) | Node::LockDirectory(lock) => {
+                if let Some(stamp) = change.mtime.or(change.atime) {
+                    self.touch(context, lock, handle, seconds(stamp))?;
+                }
+            }
+            Node::Scratch(name) if change.size == Some(0) => self.state().scratch.truncate(name.as_str()),
+            Node::LockDirectoryFile(lock, file) if change.size == Some(0) => {
+                let actor = self.actor(context);
+                let command = Command::ChangeFile {
+                    lock: lock.clone(),
+                    file: file.clone(),
+                    change: FileChange::Truncate,
+                    actor,
+                };
+                let mut state = self.state();
+                let result = state.command(context.now, command);
+                result.map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now))?;
+            }
+            _ => {}
+        }
+        let mut state = self.state();
+        Ok(Some(Answer::Attr(self.attr(&mut state, context, &node))))
+    }
+
+    /// utimensat(2): through a handle that took its lock by open it makes a lease; by name it renews one.
+    fn touch(
+        &self,
+        context: &Context,
+        lock: &LockName,
+        handle: Option<HandleId>,
+        mtime: (i64, u32),
+    ) -> Result<(), Refused> {
+        if let Some(handle) = handle {
+            let keepers = self.keepers(context);
+            let mut state = self.state();
+            if let Some(HandleKind::Lock(open)) = state.handles.get(&handle).map(|open| &open.kind)
+                && open.lost
+            {
+                return Err(about_lock(&state.engine, lock, Refusal::Stale, context.now));
+            }
+            let result = state.command(context.now, Command::Touch { handle, keepers, mtime });
+            let result = result
+                .map(|_| ())
+                .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now));
+            self.finish(state, context.now);
+            return result;
+        }
+        self.bury(context, lock);
+        let actor = self.actor(context);
+        let mut state = self.state();
+        let result = state.command(
+            context.now,
+            Command::Renew {
+                lock: lock.clone(),
+                actor,
+                mtime,
+            },
+        );
+        let result = result
+            .map(|_| ())
+            .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now));
+        self.finish(state, context.now);
+        result
+    }
+}
+
+fn seconds(stamp: Stamp) -> (i64, u32) {
+    match stamp {
+        Stamp::At(seconds, nanoseconds) => (seconds, nanoseconds),
+        Stamp::Now => {
+            let wall = Clock::wall();
+            (
+                wall.as_second(),
+                u32::try_from(wall.subsec_nanosecond()).unwrap_or_default(),
+            )
+        }
+    }
+}

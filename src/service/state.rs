@@ -1,0 +1,336 @@
+//! Everything behind the one mutex, and what follows from the engine's effects.
+//!
+//! [`State::command`] is the only door to the engine: it hands over the time, reads the effects and turns
+//! them into answers for parked calls. Those are sent after the mutex is free ([`State::take_outbox`]).
+
+use std::collections::HashMap;
+
+use super::api::{Answer, Opened};
+use super::handles::{Handle, HandleKind, Parked, Stage};
+use super::inspect::Fresh;
+use super::refusals::{Refusals, Refused, about_lock};
+use crate::engine::{Command, Effect, Engine, Reply, Scratch};
+use crate::predict::HoldTimes;
+use crate::types::{HandleId, LockName, Moment, NodeId, Refusal, Tick, Token, Unique};
+use crate::view::nodes::{Node, Nodes};
+
+/// The most open files, all kinds together.
+const HANDLES_MAX: usize = 262_144;
+
+/// Something to send once the mutex is free.
+#[derive(Debug)]
+pub(super) enum Out {
+    /// An answer to a parked call.
+    Answer(Unique, Answer),
+    /// A polled handle changed.
+    Poll(u64),
+}
+
+/// A name that must look taken to one thread: its CREATE met a lock that was taken after all, and the kernel
+/// looks once more before it sends OPEN.
+#[derive(Debug)]
+pub(super) struct Phantom {
+    pub(super) tid: u32,
+    pub(super) lock: LockName,
+    pub(super) until: Tick,
+}
+
+/// Somebody who polls a handle.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Poller {
+    pub(super) handle: HandleId,
+    pub(super) poll_handle: u64,
+}
+
+/// What the mutex guards.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) engine: Engine,
+    pub(super) scratch: Scratch,
+    pub(super) nodes: Nodes,
+    pub(super) handles: HashMap<HandleId, Handle>,
+    pub(super) parked: HashMap<Unique, Parked>,
+    pub(super) phantoms: Vec<Phantom>,
+    pub(super) pollers: Vec<Poller>,
+    pub(super) refusals: Refusals,
+    pub(super) hold_times: HoldTimes,
+    /// What was granted to holders that are not identified yet.
+    pub(super) unidentified: Vec<Fresh>,
+    /// Whether the inspector looks at `unidentified` without being told.
+    pub(super) inspector_awake: bool,
+    /// The deadlines that the alarm is set to.
+    pub(super) armed: (Option<Tick>, Option<Tick>),
+    outbox: Vec<Out>,
+    next_handle: u64,
+}
+
+impl State {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self {
+            engine,
+            scratch: Scratch::default(),
+            nodes: Nodes::default(),
+            handles: HashMap::new(),
+            parked: HashMap::new(),
+            phantoms: Vec::new(),
+            pollers: Vec::new(),
+            refusals: Refusals::default(),
+            hold_times: HoldTimes::default(),
+            unidentified: Vec::new(),
+            inspector_awake: false,
+            armed: (None, None),
+            outbox: Vec::new(),
+            next_handle: 1,
+        }
+    }
+
+    /// Gives the engine a command and carries out what follows for others.
+    pub(super) fn command(&mut self, now: Moment, command: Command) -> Result<Reply, Refusal> {
+        let result = self.engine.handle(now, command);
+        while let Some(effect) = self.engine.poll_effect() {
+            self.carry_out(now, effect);
+        }
+        if !self.pollers.is_empty() {
+            self.wake_pollers();
+        }
+        result
+    }
+
+    /// What is to be sent.
+    pub(super) fn take_outbox(&mut self) -> Vec<Out> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    pub(super) fn send(&mut self, unique: Unique, answer: Answer) {
+        self.outbox.push(Out::Answer(unique, answer));
+    }
+
+    fn carry_out(&mut self, now: Moment, effect: Effect) {
+        match effect {
+            Effect::Granted { request, token } => self.granted(request, token),
+            Effect::Refused { request, refusal } => self.refused(now, request, refusal),
+            Effect::Lost { handle, lock } => self.lost(handle, &lock),
+            Effect::Wanted { handle, request } => self.wanted(now, handle, request),
+            Effect::Event(event) => self.hold_times.observe(&event),
+        }
+    }
+
+    fn granted(&mut self, request: Unique, token: Token) {
+        let Some(parked) = self.parked.remove(&request) else {
+            return;
+        };
+        let answer = match parked {
+            Parked::Open { node, handle, lock } => {
+                self.unidentified.push(Fresh::Handle(handle));
+                self.handles.insert(
+                    handle,
+                    Handle {
+                        node,
+                        kind: HandleKind::Lock(lock),
+                    },
+                );
+                Answer::Opened(Opened {
+                    handle,
+                    stream: false,
+                    quiet_close: true,
+                })
+            }
+            Parked::Lock { handle, .. } => {
+                self.unidentified.push(Fresh::Handle(handle));
+                Answer::Done
+            }
+            Parked::Acquire { handle, size, .. } => {
+                self.unidentified.push(Fresh::Handle(handle));
+                self.transaction_granted(handle, token, size)
+            }
+            Parked::Events { .. } => return,
+        };
+        self.send(request, answer);
+    }
+
+    /// The locks of a transaction are held: its first line is the token.
+    pub(super) fn transaction_granted(&mut self, handle: HandleId, token: Token, size: u32) -> Answer {
+        if let Some(transaction) = self.transaction(handle) {
+            transaction.stage = Stage::Granted(token);
+            transaction.unread.clear();
+            transaction.push_line(&format!("token={token}\n"));
+        }
+        Answer::Written(size)
+    }
+
+    fn refused(&mut self, now: Moment, request: Unique, refusal: Refusal) {
+        let Some(parked) = self.parked.remove(&request) else {
+            return;
+        };
+        let lock = match &parked {
+            Parked::Open { lock, .. } => Some(lock.name.clone()),
+            _ => None,
+        };
+        let refused = match lock {
+            Some(lock) => about_lock(&self.engine, &lock, refusal, now),
+            None => Refused::new(refusal, wait_ended(refusal)),
+        };
+        self.refusals.record(parked.tid(), refused.sentence);
+        match parked {
+            Parked::Open { node, .. } => self.nodes.unpin(node),
+            Parked::Acquire { handle, .. } => {
+                if let Some(transaction) = self.transaction(handle) {
+                    transaction.stage = Stage::Idle;
+                }
+            }
+            Parked::Lock { .. } | Parked::Events { .. } => {}
+        }
+        self.send(request, Answer::Refused(refusal));
+    }
+
+    fn lost(&mut self, handle: HandleId, lock: &LockName) {
+        tracing::warn!(%lock, %handle, "a handle lost its lock");
+        let Some(open) = self.handles.get_mut(&handle) else {
+            return;
+        };
+        match &mut open.kind {
+            HandleKind::Lock(open) => open.lost = true,
+            HandleKind::Transaction(transaction) => {
+                transaction.lost = true;
+                self.answer_events(handle);
+            }
+            _ => {}
+        }
+    }
+
+    fn wanted(&mut self, now: Moment, handle: HandleId, request: Unique) {
+        // The one that has just begun to wait may not be identified yet: its line is written when it is.
+        let Some(party) = self
+            .engine
+            .requester(request)
+            .filter(|party| party.pid != 0 || party.tid == 0)
+        else {
+            return;
+        };
+        let mode = self.engine.request_claims(request).first().map(|claim| claim.mode);
+        let (Some(mode), Some(level)) = (mode, self.engine.request_level(request, now)) else {
+            return;
+        };
+        let line = format!("wanted by={} mode={mode} priority={level}\n", party.pid);
+        if let Some(transaction) = self.transaction(handle) {
+            transaction.push_line(&line);
+            self.answer_events(handle);
+        }
+    }
+
+    /// Tells the transactions that a waiter is behind, once it is known who it is.
+    pub(super) fn announce(&mut self, now: Moment, request: Unique) {
+        let handles: Vec<HandleId> = self
+            .engine
+            .blockers(request, now)
+            .into_iter()
+            .filter_map(|blocker| match blocker {
+                crate::engine::Blocker::Holder(grant) if grant.way == crate::engine::Way::Transaction => {
+                    grant.owner.handle()
+                }
+                _ => None,
+            })
+            .collect();
+        for handle in handles {
+            self.wanted(now, handle, request);
+        }
+        self.wake_pollers();
+    }
+
+    /// Answers the read that waits for a line of this transaction.
+    fn answer_events(&mut self, handle: HandleId) {
+        let waiting = self.parked.iter().find_map(|(unique, parked)| match parked {
+            Parked::Events { handle: own, size } if *own == handle => Some((*unique, *size)),
+            _ => None,
+        });
+        let Some((unique, size)) = waiting else { return };
+        let Some(transaction) = self.transaction(handle) else {
+            return;
+        };
+        let answer = if transaction.lost {
+            Answer::Refused(Refusal::Stale)
+        } else {
+            Answer::Data(transaction.take(size))
+        };
+        self.parked.remove(&unique);
+        self.send(unique, answer);
+    }
+
+    pub(super) fn transaction(&mut self, handle: HandleId) -> Option<&mut super::handles::Transaction> {
+        match &mut self.handles.get_mut(&handle)?.kind {
+            HandleKind::Transaction(transaction) => Some(transaction),
+            _ => None,
+        }
+    }
+
+    /// Reserves the number of a handle to be.
+    pub(super) fn new_handle(&mut self) -> Result<HandleId, Refusal> {
+        if self.handles.len() >= HANDLES_MAX {
+            return Err(Refusal::TooManyHandles);
+        }
+        let handle = HandleId(self.next_handle);
+        self.next_handle += 1;
+        Ok(handle)
+    }
+
+    /// Keeps an open file; its node is remembered as long.
+    pub(super) fn keep(&mut self, handle: HandleId, node: NodeId, kind: HandleKind) {
+        self.nodes.pin(node);
+        self.handles.insert(handle, Handle { node, kind });
+    }
+
+    /// Whether a name must look taken to this thread; what is over is dropped on the way.
+    pub(super) fn is_phantom(&mut self, now: Moment, tid: u32, lock: &LockName) -> bool {
+        self.phantoms.retain(|phantom| now.mono < phantom.until);
+        self.phantoms
+            .iter()
+            .any(|phantom| phantom.tid == tid && phantom.lock == *lock)
+    }
+
+    /// The lock of a node.
+    pub(super) fn lock_of(&mut self, node: NodeId) -> Option<LockName> {
+        self.nodes.get(node).as_ref().and_then(Node::lock).cloned()
+    }
+
+    /// Whether a polled handle is ready to be read.
+    pub(super) fn is_readable(&mut self, handle: HandleId) -> bool {
+        let Some(open) = self.handles.get(&handle) else {
+            return true;
+        };
+        match &open.kind {
+            HandleKind::Transaction(transaction) => {
+                transaction.lost || !transaction.unread.is_empty() || transaction.stage == Stage::Idle
+            }
+            HandleKind::Lock(lock) if lock.lost => true,
+            HandleKind::Lock(lock) => {
+                let holds = self.engine.grants_of(handle).next().is_some();
+                if holds {
+                    self.engine.waiter_count(lock.name.as_str()) > 0
+                } else {
+                    self.engine.could_have(&lock.name, handle)
+                }
+            }
+            _ => true,
+        }
+    }
+
+    fn wake_pollers(&mut self) {
+        let (ready, waiting): (Vec<Poller>, Vec<Poller>) = std::mem::take(&mut self.pollers)
+            .into_iter()
+            .partition(|poller| self.is_readable(poller.handle));
+        self.pollers = waiting;
+        self.outbox
+            .extend(ready.into_iter().map(|poller| Out::Poll(poller.poll_handle)));
+    }
+}
+
+/// The sentence of a wait that ended without its lock being known here.
+fn wait_ended(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::TimedOut => "the wait limit passed; see git lockfs status for who holds what you want",
+        Refusal::Interrupted => "a signal ended the wait",
+        Refusal::Deadlock => "waiting would never end: a circle of waiters; release what you hold first",
+        Refusal::Stale => "the lock was taken away",
+        _ => "the wait ended without the lock",
+    }
+}

@@ -1,0 +1,255 @@
+//! write(2): the text of a lock, scratch files, and requests.
+
+use super::api::Answer;
+use super::handles::HandleKind;
+use super::inspect::Fresh;
+use super::making::parse_text;
+use super::refusals::{Refused, about_lock};
+use super::state::State;
+use super::{Context, Outcome, Service};
+use crate::engine::{Command, FileChange, Target, TextRule};
+use crate::types::{HandleId, LockName, Refusal, TEXT_BYTES_MAX, Text};
+
+/// A write of so many bytes came in pieces, so it is no whole request.
+const REQUEST_BYTES_MAX: usize = 128 * 1024;
+
+/// What a handle writes to.
+enum Sink {
+    Lock,
+    Scratch(LockName, bool),
+    DirectoryFile(LockName, LockName, bool),
+    Transaction,
+    Control,
+    Nothing,
+}
+
+impl Service {
+    pub(super) fn write(&self, context: &Context, handle: HandleId, offset: u64, data: &[u8]) -> Outcome {
+        let sink = match self.state().handles.get(&handle).map(|open| &open.kind) {
+            Some(HandleKind::Lock(_)) => Sink::Lock,
+            Some(HandleKind::Scratch { name, append }) => Sink::Scratch(name.clone(), *append),
+            Some(HandleKind::DirectoryFile { lock, file, append }) => {
+                Sink::DirectoryFile(lock.clone(), file.clone(), *append)
+            }
+            Some(HandleKind::Transaction(_)) => Sink::Transaction,
+            Some(HandleKind::Control { .. }) => Sink::Control,
+            Some(HandleKind::Text(_) | HandleKind::Listing(_)) | None => Sink::Nothing,
+        };
+        let is_request = matches!(sink, Sink::Transaction | Sink::Control);
+        if is_request && data.len() >= REQUEST_BYTES_MAX {
+            return Err(Refused::new(Refusal::TooLong, "a request is shorter than 128 KiB"));
+        }
+        match sink {
+            Sink::Lock => self.write_text(context, handle, offset, data)?,
+            Sink::Scratch(name, append) => self.write_scratch(context, &name, append, offset, data)?,
+            Sink::DirectoryFile(lock, file, append) => self.write_file(context, lock, file, append, offset, data)?,
+            Sink::Transaction => return self.request(context, handle, data),
+            Sink::Control => return self.control(context, data),
+            Sink::Nothing => return Err(Refused::new(Refusal::BadHandle, "")),
+        }
+        Ok(Some(Answer::Written(u32::try_from(data.len()).unwrap_or(u32::MAX))))
+    }
+
+    fn write_text(&self, context: &Context, handle: HandleId, offset: u64, data: &[u8]) -> Result<(), Refused> {
+        let result = self.try_write_text(context, handle, offset, data);
+        if let Err(refused) = &result
+            && refused.refusal != Refusal::Stale
+        {
+            let mut state = self.state();
+            if let Some(HandleKind::Lock(open)) = state.handles.get_mut(&handle).map(|open| &mut open.kind)
+                && open.written.is_empty()
+            {
+                open.spoiled = true;
+                // Spoiling is never refused.
+                let _ = state.command(context.now, Command::Spoil(handle));
+            }
+        }
+        result
+    }
+
+    fn try_write_text(&self, context: &Context, handle: HandleId, offset: u64, data: &[u8]) -> Result<(), Refused> {
+        let state = self.state();
+        let Some(HandleKind::Lock(open)) = state.handles.get(&handle).map(|open| &open.kind) else {
+            return Err(Refused::new(Refusal::BadHandle, ""));
+        };
+        let lock = open.name.clone();
+        if open.lost {
+            return Err(about_lock(&state.engine, &lock, Refusal::Stale, context.now));
+        }
+        let offset = if open.append {
+            open.written.len()
+        } else {
+            usize::try_from(offset).unwrap_or(usize::MAX)
+        };
+        let mut written = if offset == 0 { Vec::new() } else { open.written.clone() };
+        let rule = state.engine.text_rule(handle);
+        drop(state);
+        if written.len() < offset && rule == TextRule::Declaration {
+            return Err(Refused::new(
+                Refusal::Malformed,
+                format!("{lock}: a text is written from its start, without gaps"),
+            ));
+        }
+        crate::engine::write_at(&mut written, offset, data, TEXT_BYTES_MAX).map_err(|refusal| {
+            Refused::new(
+                refusal,
+                format!("{lock}: a lock's text is at most {TEXT_BYTES_MAX} bytes"),
+            )
+        })?;
+        let command = match rule {
+            TextRule::Nothing => {
+                return Err(Refused::new(
+                    Refusal::Malformed,
+                    format!("{lock}: this handle holds no lock, so a text has no meaning"),
+                ));
+            }
+            TextRule::Note => Command::Note {
+                target: Target::Handle(handle),
+                note: written.clone(),
+            },
+            TextRule::Declaration => {
+                let text = parse_text(&lock, &written)?;
+                return self.declare(context, Target::Handle(handle), &lock, text, |state| {
+                    keep_written(state, handle, written);
+                });
+            }
+        };
+        let mut state = self.state();
+        let result = state.command(context.now, command);
+        let result = result.map_err(|refusal| about_lock(&state.engine, &lock, refusal, context.now));
+        if result.is_ok() {
+            keep_written(&mut state, handle, written);
+        }
+        self.finish(state, context.now);
+        result.map(|_| ())
+    }
+
+    fn write_scratch(
+        &self,
+        context: &Context,
+        name: &LockName,
+        append: bool,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), Refused> {
+        let mut state = self.state();
+        let end = state
+            .scratch
+            .get(context.now.mono, name.as_str())
+            .map_or(0, |file| file.data.len());
+        let offset = if append {
+            end
+        } else {
+            usize::try_from(offset).unwrap_or(usize::MAX)
+        };
+        let written = state.scratch.write(name.as_str(), offset, data);
+        written.map_err(|refusal| Refused::new(refusal, format!("{name}: a scratch file is at most 4096 bytes")))
+    }
+
+    /// A file in a lock made by mkdir; the one called `pid` counts as the lock's text.
+    fn write_file(
+        &self,
+        context: &Context,
+        lock: LockName,
+        file: LockName,
+        append: bool,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), Refused> {
+        let current = {
+            let state = self.state();
+            state
+                .engine
+                .directory(lock.as_str())
+                .and_then(|(_, files)| files.get(&file).cloned())
+                .unwrap_or_default()
+        };
+        let offset = if append {
+            current.len()
+        } else {
+            usize::try_from(offset).unwrap_or(usize::MAX)
+        };
+        let declaration = if file.as_str() == "pid" {
+            let mut text = current;
+            crate::engine::write_at(&mut text, offset, data, TEXT_BYTES_MAX).map_err(|refusal| {
+                Refused::new(
+                    refusal,
+                    format!("{lock}: a lock's text is at most {TEXT_BYTES_MAX} bytes"),
+                )
+            })?;
+            Some(parse_text(&lock, &text)?)
+        } else {
+            None
+        };
+        let actor = self.actor(context);
+        let change = FileChange::Write {
+            offset,
+            data: data.to_vec(),
+        };
+        let mut state = self.state();
+        let written = Command::ChangeFile {
+            lock: lock.clone(),
+            file,
+            change,
+            actor,
+        };
+        let result = state.command(context.now, written);
+        let result = result
+            .map(|_| ())
+            .map_err(|refusal| about_lock(&state.engine, &lock, refusal, context.now));
+        self.finish(state, context.now);
+        result?;
+        match declaration {
+            Some(text) => self.declare(context, Target::Name(lock.clone()), &lock, text, |_| {}),
+            None => Ok(()),
+        }
+    }
+
+    /// Declares the owner that a text names, or with PID 0 a lease; `done` runs when it was taken.
+    fn declare(
+        &self,
+        context: &Context,
+        target: Target,
+        lock: &LockName,
+        text: Text,
+        done: impl FnOnce(&mut State),
+    ) -> Result<(), Refused> {
+        let owner = self.owner_of(context, lock, &text)?;
+        let keepers = if owner.is_none() {
+            self.keepers(context)
+        } else {
+            Vec::new()
+        };
+        let party = owner.map(|owner| self.owner_party(context, owner.id, owner.pid, Some(&text)));
+        let mut state = self.state();
+        let owner = owner.map(|owner| owner.id);
+        let mut result = state.command(
+            context.now,
+            Command::Declare {
+                target: target.clone(),
+                text,
+                owner,
+                keepers,
+            },
+        );
+        if let (Ok(_), Some(party), Some(id)) = (&result, party, state.engine.declared_grant(&target)) {
+            result = state.command(context.now, Command::OwnedBy(id, party));
+            state.unidentified.push(Fresh::Lock(lock.clone()));
+        }
+        if result.is_ok() {
+            done(&mut state);
+        }
+        let result = result
+            .map(|_| ())
+            .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now));
+        self.finish(state, context.now);
+        result
+    }
+}
+
+/// Remembers what was written through a handle so far.
+fn keep_written(state: &mut State, handle: HandleId, written: Vec<u8>) {
+    if let Some(HandleKind::Lock(open)) = state.handles.get_mut(&handle).map(|open| &mut open.kind) {
+        open.written = written;
+    }
+}
