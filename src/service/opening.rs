@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::api::{Access, Answer, OpenMode, Opened};
-use super::handles::{Handle, HandleKind, LockHandle, Parked, Transaction};
+use super::handles::{Handle, HandleKind, LockHandle, Parked};
 use super::inspect::{Fresh, Work};
 use super::lookup::{bad_name, new_handle, stale};
 use super::refusals::{Refused, about_lock};
