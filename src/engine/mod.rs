@@ -10,6 +10,7 @@
 //! says with [`Command::Deny`], [`Command::Promote`] and [`Command::Exited`].
 //!
 //! Rooms: `table` (locks in use, scopes), `queue` (one line, aging), `acquire` (who may have what),
+//! `wait` (into the lines and out of them), `install` (a request becomes a grant),
 //! `release` (every way a lock ends), `lease` (keepers and time), `dir` (files in mkdir locks), `places` (tickets, interrupted waits),
 //! `deadlock` (circles), `read` (what a reader sees), `scratch` (small files that are no locks).
 
@@ -18,6 +19,7 @@ mod command;
 mod deadlock;
 mod dir;
 mod grant;
+mod install;
 mod invariants;
 mod lease;
 mod places;
@@ -26,6 +28,7 @@ mod read;
 mod release;
 mod scratch;
 mod table;
+mod wait;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
