@@ -10,7 +10,7 @@ use super::places::Kept;
 use super::queue::{FRONT, Place};
 use super::table::{Holding, Slot};
 use super::{Engine, Freed};
-use crate::types::{Mode, Moment, ProcessId, Range, Refusal, Tick, TicketName, Unique};
+use crate::types::{LockName, Mode, Moment, ProcessId, Range, Refusal, Tick, TicketName, Unique};
 
 /// One lock that a request needs, its own claims and the scopes above them.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Want {
     /// A scope above a claim.
     pub(super) intent: bool,
     /// Goes ahead of the waiters for that scope.
-    front: bool,
+    pub(super) front: bool,
 }
 
 impl Want {
@@ -45,6 +45,8 @@ pub(super) struct Request {
     pub(super) place: Place,
     pub(super) wait: Wait,
     pub(super) ticket: Option<TicketName>,
+    /// When waiting raises it next.
+    pub(super) rises: Option<Tick>,
 }
 
 impl Request {
@@ -74,7 +76,7 @@ impl Request {
 /// Why a request cannot be granted now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Obstacle {
-    /// Nothing is granted while drained.
+    /// Nothing is granted while drained, or without a token reserved for it.
     Drained,
     /// A holder of that lock.
     Holder(Slot),
@@ -83,15 +85,12 @@ pub(super) enum Obstacle {
 }
 
 impl Engine {
-    pub(super) fn acquire(&mut self, now: Moment, acquire: Acquire) -> Result<Reply, Refusal> {
+    pub(super) fn acquire(&mut self, now: Moment, mut acquire: Acquire) -> Result<Reply, Refusal> {
+        self.check_form(&mut acquire)?;
         self.check_room(&acquire)?;
         let kept = self.places.resume(now.mono, &acquire)?;
         let request = self.request(now, acquire, kept);
-        if self.is_second_upgrade(&request) {
-            self.leave_wants(&request);
-            return Err(Refusal::Deadlock);
-        }
-        if self.obstacle(&request, now).is_none() {
+        if self.is_held_already(&request) || self.obstacle(&request, now).is_none() {
             if let Some(ticket) = &request.ticket {
                 self.places.remove_ticket(ticket);
             }
@@ -102,8 +101,24 @@ impl Engine {
             self.leave_wants(&request);
             return Err(Refusal::WouldBlock);
         }
-        self.enqueue(request);
+        if self.is_second_upgrade(&request) {
+            self.keep_ticket(now, &request);
+            self.leave_wants(&request);
+            return Err(Refusal::Deadlock);
+        }
+        self.enqueue(now, request);
         Ok(Reply::Waiting)
+    }
+
+    fn check_form(&self, acquire: &mut Acquire) -> Result<(), Refusal> {
+        // One order of the names, so that a ticket is resumed in whatever order they are written.
+        acquire.claims.sort_unstable();
+        let is_twice = acquire.claims.windows(2).any(|pair| pair[0].lock == pair[1].lock);
+        if acquire.claims.is_empty() || is_twice {
+            Err(Refusal::Malformed)
+        } else {
+            Ok(())
+        }
     }
 
     fn check_room(&self, acquire: &Acquire) -> Result<(), Refusal> {
@@ -112,27 +127,27 @@ impl Engine {
             .ticket
             .as_ref()
             .is_none_or(|name| self.places.has_room_for(name, bounds.tickets));
+        let ranges_fit = match acquire.taking {
+            Taking::Posix { .. } => acquire.claims.iter().all(|claim| self.has_room_for_range(&claim.lock)),
+            _ => true,
+        };
         let fits = acquire.claims.len() <= bounds.claims
-            && self.table.len() + acquire.claims.len() <= bounds.locks
+            && self.table.has_room_for(&acquire.claims, &self.settings, bounds.locks)
             && self.grants.len() < bounds.grants
             && (acquire.wait == Wait::No || self.requests.len() < bounds.waiters)
             && ticket_fits
+            && ranges_fit
             && self.tokens_left() > 0;
-        let ranges_fit = match acquire.taking {
-            Taking::Posix { .. } => acquire.claims.iter().all(|claim| {
-                self.table
-                    .find(claim.lock.as_str())
-                    .is_none_or(|slot| self.table[slot].holders.len() < bounds.ranges)
-            }),
-            _ => true,
-        };
-        if acquire.claims.is_empty() {
-            Err(Refusal::Malformed)
-        } else if fits && ranges_fit {
-            Ok(())
-        } else {
-            Err(Refusal::Full)
-        }
+        if fits { Ok(()) } else { Err(Refusal::Full) }
+    }
+
+    /// Whether one more byte range of a lock can be held.
+    pub(super) fn has_room_for_range(&self, lock: &LockName) -> bool {
+        let held = self
+            .table
+            .find(lock.as_str())
+            .map_or(0, |slot| self.table[slot].holders.len());
+        held < self.bounds.ranges && self.grants.len() < self.bounds.grants
     }
 
     fn request(&mut self, now: Moment, acquire: Acquire, kept: Option<Kept>) -> Request {
@@ -163,9 +178,11 @@ impl Engine {
             place,
             wait,
             ticket: acquire.ticket,
+            rises: None,
         };
-        if self.is_upgrade(&request) {
+        if self.extends_own(&request) {
             request.place.lane = FRONT;
+            request.wants.iter_mut().for_each(|want| want.front = want.intent);
         }
         self.mark_front(&mut request, &acquire.lineage);
         request
@@ -204,27 +221,11 @@ impl Engine {
     /// Marks the scopes that `lineage` already holds: there the request goes ahead of the waiters.
     fn mark_front(&self, request: &mut Request, lineage: &[ProcessId]) -> bool {
         let mut changed = false;
-        if lineage.is_empty() {
-            return changed;
-        }
         for want in request.wants.iter_mut().filter(|want| want.intent && !want.front) {
-            if self
-                .holders_in_scope(want.slot)
-                .any(|process| lineage.contains(&process))
-            {
-                want.front = true;
-                changed = true;
-            }
+            want.front = self.holds_in_scope(want.slot, lineage);
+            changed |= want.front;
         }
         changed
-    }
-
-    /// The processes that hold a scope or a lock below it.
-    fn holders_in_scope(&self, slot: Slot) -> impl Iterator<Item = ProcessId> + '_ {
-        let slots = std::iter::once(slot).chain(self.table.descendants(slot));
-        slots
-            .flat_map(|slot| &self.table[slot].holders)
-            .filter_map(|holding| self.grants[&holding.grant].process())
     }
 
     pub(super) fn promote(&mut self, id: Unique, lineage: &[ProcessId]) -> Result<Reply, Refusal> {
@@ -241,61 +242,65 @@ impl Engine {
         Ok(Reply::Done)
     }
 
-    /// Whether the request turns a shared lock of its own into an exclusive one.
-    fn is_upgrade(&self, request: &Request) -> bool {
-        request
-            .wants
-            .iter()
-            .any(|want| want.mode == Mode::Exclusive && self.own_shared(request, want).next().is_some())
+    /// Whether the request's owner already holds a part of what it asks for: an upgrade, a downgrade, more ranges.
+    ///
+    /// Whoever stands in line there waits for that owner, so the request stands ahead of them, and the scopes
+    /// above are its own already.
+    fn extends_own(&self, request: &Request) -> bool {
+        let mut own_wants = request.wants.iter().filter(|want| !want.intent);
+        own_wants.any(|want| self.own_holdings(request.owner(), want.slot).next().is_some())
     }
 
-    fn own_shared<'a>(&'a self, request: &Request, want: &'a Want) -> impl Iterator<Item = &'a Holding> + 'a {
-        let owner = request.owner();
-        self.table[want.slot].holders.iter().filter(move |holding| {
-            holding.mode == Mode::Shared
-                && holding.range.overlaps(want.range)
-                && self.grants[&holding.grant].owner.is_same(owner)
-        })
+    fn own_holdings(&self, owner: Owner, slot: Slot) -> impl Iterator<Item = &Holding> {
+        let holders = self.table[slot].holders.iter();
+        holders.filter(move |holding| self.grants[&holding.grant].owner.is_same(owner))
     }
 
-    /// Whether another upgrade already waits for what this one holds, while this one wants what that one holds.
+    /// Whether the owner holds all of it already, at least as strictly: such a request takes nothing new.
+    fn is_held_already(&self, request: &Request) -> bool {
+        let is_covered = |want: &Want| {
+            let mut missing = vec![want.range];
+            for held in self.own_holdings(request.owner(), want.slot) {
+                if held.mode >= want.mode {
+                    missing = missing
+                        .iter()
+                        .flat_map(|range| range.without(held.range))
+                        .flatten()
+                        .collect();
+                }
+            }
+            missing.is_empty() && self.conflicting(request, want).next().is_none()
+        };
+        request.place.lane == FRONT && request.wants.iter().filter(|want| !want.intent).all(is_covered)
+    }
+
+    /// Whether someone who stands ahead in the same way waits for what this owner holds, and this one wants what
+    /// that one holds: of two upgraders the second must not wait.
     fn is_second_upgrade(&self, request: &Request) -> bool {
-        if request.place.lane != FRONT {
-            return false;
-        }
-        request
-            .wants
-            .iter()
-            .filter(|want| want.mode == Mode::Exclusive)
-            .any(|want| {
-                let entry = &self.table[want.slot];
-                let waiters = entry
-                    .queue
-                    .in_order(self.aging(), Moment::default())
-                    .filter(|waiter| waiter.place.lane == FRONT);
-                waiters
-                    .filter_map(|waiter| self.requests.get(&waiter.request))
-                    .any(|other| {
-                        let theirs = other
-                            .wants
-                            .iter()
-                            .find(|theirs| theirs.slot == want.slot && theirs.mode == Mode::Exclusive);
-                        theirs.is_some_and(|theirs| {
-                            !other.owner().is_same(request.owner())
-                                && self
-                                    .own_shared(request, want)
-                                    .any(|held| held.range.overlaps(theirs.range))
-                                && self
-                                    .own_shared(other, theirs)
-                                    .any(|held| held.range.overlaps(want.range))
-                        })
-                    })
+        let owner = request.owner();
+        let is_held_against = |holder: Owner, want: &Want| {
+            self.own_holdings(holder, want.slot)
+                .any(|held| held.mode.conflicts(want.mode) && held.range.overlaps(want.range))
+        };
+        let closes_circle = |want: &Want| {
+            let others = self.table[want.slot]
+                .queue
+                .front()
+                .filter_map(|id| self.requests.get(&id));
+            others.filter(|other| !other.owner().is_same(owner)).any(|other| {
+                let theirs = other
+                    .wants
+                    .iter()
+                    .find(|theirs| theirs.slot == want.slot && !theirs.intent);
+                theirs.is_some_and(|theirs| is_held_against(owner, theirs) && is_held_against(other.owner(), want))
             })
+        };
+        request.place.lane == FRONT && request.wants.iter().filter(|want| !want.intent).any(closes_circle)
     }
 
     /// The first reason why the request cannot be granted now.
     pub(super) fn obstacle(&self, request: &Request, now: Moment) -> Option<Obstacle> {
-        if self.drained {
+        if self.drained || self.tokens_left() == 0 {
             return Some(Obstacle::Drained);
         }
         let mut line = None;
@@ -364,10 +369,10 @@ impl Engine {
             .filter_map(|waiter| self.requests.get(&waiter.request))
             .filter(move |other| {
                 let theirs = other.wants.iter().find(|theirs| theirs.slot == want.slot);
+                // Waits of one owner for ranges do not stand in each other's way; for the whole lock there is one line.
                 theirs.is_some_and(|theirs| {
-                    theirs.mode.conflicts(want.mode)
-                        && theirs.range.overlaps(want.range)
-                        && !other.owner().is_same(request.owner())
+                    let is_own = (want.is_ranged() || theirs.is_ranged()) && other.owner().is_same(request.owner());
+                    theirs.mode.conflicts(want.mode) && theirs.range.overlaps(want.range) && !is_own
                 })
             })
     }

@@ -28,6 +28,8 @@ mod read;
 mod release;
 mod scratch;
 mod table;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -108,6 +110,8 @@ pub struct Engine {
     lease_ends: BTreeSet<(Tick, GrantId)>,
     /// Locks whose line can change its order by waiting alone.
     mixed: BTreeSet<Slot>,
+    /// When each waiter below the top rises next, on the monotonic clock.
+    rises: BTreeSet<(Tick, Unique)>,
     /// Locks whose waiters must be looked at again before the command ends.
     dirty: Vec<(Slot, Freed)>,
     /// Locks that may have become idle in this command.
@@ -136,6 +140,7 @@ impl Engine {
             limits: BTreeSet::new(),
             lease_ends: BTreeSet::new(),
             mixed: BTreeSet::new(),
+            rises: BTreeSet::new(),
             dirty: Vec::new(),
             touched: Vec::new(),
             effects: VecDeque::new(),
@@ -164,19 +169,23 @@ impl Engine {
     }
 
     /// When [`Command::Advance`] is due: on the monotonic clock, and on the one that counts suspended time.
-    pub fn next_deadline(&self, now: Moment) -> (Option<Tick>, Option<Tick>) {
+    pub fn next_deadline(&self, _now: Moment) -> (Option<Tick>, Option<Tick>) {
         let limit = self.limits.first().map(|(tick, _)| *tick);
         let rise = self
-            .mixed
-            .iter()
-            .filter_map(|&slot| self.table[slot].queue.next_rise(self.aging(), now))
-            .min();
+            .rises
+            .first()
+            .map(|(tick, _)| *tick)
+            .filter(|_| !self.mixed.is_empty());
         let mono = [limit, rise, self.places.next_expiry()].into_iter().flatten().min();
         (mono, self.lease_ends.first().map(|(tick, _)| *tick))
     }
 
-    /// Allows tokens up to `end`, once they are reserved where they outlive a crash.
+    /// Allows tokens up to `end`, once they are reserved where they outlive a crash; who waited for one gets it
+    /// with the next command.
     pub fn extend_tokens(&mut self, end: Token) {
+        if self.tokens_left() == 0 {
+            self.dirty.extend(self.table.iter().map(|(slot, _)| (slot, Freed::Any)));
+        }
         self.token_end = self.token_end.max(end);
     }
 
@@ -221,7 +230,7 @@ impl Engine {
             Command::ReleaseSession(session) => Ok(self.release_session(now, &session)),
             Command::Withdraw(ticket) => self.withdraw(now, &ticket),
             Command::Drain(drained) => self.drain(drained),
-            Command::Configure(settings) => self.configure(settings),
+            Command::Configure(settings) => self.configure(now, settings),
             Command::Exited { process, cleanly } => self.exited(now, process, cleanly),
             Command::IdentifyGrant(id, party) => self.identify_grant(id, party),
             Command::OwnedBy(id, party) => self.owned_by(id, party),
@@ -243,11 +252,8 @@ impl Engine {
         if self.places.next_expiry().is_some_and(|tick| tick <= now.mono) {
             self.places.drop_expired(now.mono);
         }
-        for slot in std::mem::take(&mut self.mixed) {
-            self.dirty.push((slot, Freed::Any));
-            self.mixed.insert(slot);
-        }
         self.settle(now);
+        self.raise(now);
     }
 
     fn drain(&mut self, drained: bool) -> Result<Reply, Refusal> {
@@ -258,9 +264,13 @@ impl Engine {
         Ok(Reply::Done)
     }
 
-    fn configure(&mut self, settings: Settings) -> Result<Reply, Refusal> {
+    fn configure(&mut self, now: Moment, settings: Settings) -> Result<Reply, Refusal> {
         // Locks in use keep the scope they were taken under until they are free.
+        let has_new_aging = self.settings.aging != settings.aging;
         self.settings = settings;
+        if has_new_aging {
+            self.reckon_rises(now);
+        }
         self.dirty.extend(self.table.iter().map(|(slot, _)| (slot, Freed::Any)));
         Ok(Reply::Done)
     }

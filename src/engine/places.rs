@@ -3,7 +3,7 @@
 //! An absent waiter stands in no queue, so it is passed over and never granted. What is kept is its
 //! arrival and its age; when it comes back for the same locks it stands where it stood.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::command::{Acquire, Claim, Wait};
@@ -56,6 +56,8 @@ pub(super) struct Places {
     interrupted: BTreeMap<InterruptedKey, (Tick, Kept)>,
     expiring: VecDeque<(Tick, InterruptedKey)>,
     tickets: BTreeMap<TicketName, (Ticket, u64)>,
+    /// When absent tickets are given up.
+    absent: BTreeSet<(Tick, TicketName)>,
 }
 
 impl Places {
@@ -102,7 +104,8 @@ impl Places {
                 Err(Refusal::HeldByOther)
             };
         }
-        if self.interrupted.is_empty() || request.party.tid == 0 {
+        // A try does not wait, so it neither resumes a wait nor takes its place away.
+        if self.interrupted.is_empty() || request.party.tid == 0 || request.wait == Wait::No {
             return Ok(None);
         }
         let key = (
@@ -117,7 +120,12 @@ impl Places {
             .map(|(_, kept)| kept))
     }
 
-    /// How many tickets there are.
+    /// A ticket by its name.
+    pub(super) fn ticket(&self, name: &TicketName) -> Option<&Ticket> {
+        self.tickets.get(name).map(|(ticket, _)| ticket)
+    }
+
+    /// All tickets, by name.
     pub(super) fn tickets(&self) -> impl Iterator<Item = (&TicketName, &Ticket)> {
         self.tickets.iter().map(|(name, (ticket, _))| (name, ticket))
     }
@@ -128,11 +136,19 @@ impl Places {
     }
 
     pub(super) fn set_ticket(&mut self, name: TicketName, ticket: Ticket, arrival: u64) {
+        self.remove_ticket(&name);
+        if let TicketState::Absent { expires, .. } = ticket.state {
+            self.absent.insert((expires, name.clone()));
+        }
         self.tickets.insert(name, (ticket, arrival));
     }
 
     pub(super) fn remove_ticket(&mut self, name: &TicketName) -> Option<Ticket> {
-        self.tickets.remove(name).map(|(ticket, _)| ticket)
+        let (ticket, _) = self.tickets.remove(name)?;
+        if let TicketState::Absent { expires, .. } = ticket.state {
+            self.absent.remove(&(expires, name.clone()));
+        }
+        Some(ticket)
     }
 
     /// Drops absent tickets whose time is over.
@@ -145,16 +161,16 @@ impl Places {
             }
             self.expiring.pop_front();
         }
-        self.tickets
-            .retain(|_, (ticket, _)| !matches!(ticket.state, TicketState::Absent { expires, .. } if expires <= now));
+        while let Some((expires, _)) = self.absent.first()
+            && *expires <= now
+            && let Some((_, name)) = self.absent.pop_first()
+        {
+            self.tickets.remove(&name);
+        }
     }
 
     /// When the first absent ticket is given up.
     pub(super) fn next_expiry(&self) -> Option<Tick> {
-        let absent = self.tickets.values().filter_map(|(ticket, _)| match ticket.state {
-            TicketState::Absent { expires, .. } => Some(expires),
-            TicketState::Present(_) => None,
-        });
-        absent.min()
+        self.absent.first().map(|(expires, _)| *expires)
     }
 }

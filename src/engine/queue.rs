@@ -48,7 +48,7 @@ impl Aging {
     }
 
     /// When this place rises next; `None` at the top.
-    fn next_rise(self, place: Place, now: Tick) -> Option<Tick> {
+    pub(super) fn next_rise(self, place: Place, now: Tick) -> Option<Tick> {
         if self.level(place, now) >= Priority::MAX.level() {
             return None;
         }
@@ -133,6 +133,12 @@ impl Queue {
         InOrder { lanes, aging, now }
     }
 
+    /// The waiters in the lane ahead of all levels.
+    pub(super) fn front(&self) -> impl Iterator<Item = Unique> + '_ {
+        let strict = self.strict.range((FRONT, 0)..);
+        strict.chain(self.shared.range((FRONT, 0)..)).map(|(_, &(id, _))| id)
+    }
+
     /// Whether waiting alone can change the order: several base levels stand in this line.
     pub(super) fn can_reorder(&self) -> bool {
         let mut levels = heads(&self.strict)
@@ -141,14 +147,6 @@ impl Queue {
             .filter(|&lane| lane != FRONT);
         let Some(first) = levels.next() else { return false };
         levels.any(|level| level != first)
-    }
-
-    /// When the order can change next by waiting alone.
-    pub(super) fn next_rise(&self, aging: Aging, now: Moment) -> Option<Tick> {
-        heads(&self.strict)
-            .chain(heads(&self.shared))
-            .filter_map(|head| aging.next_rise(head, now.mono))
-            .min()
     }
 }
 
@@ -248,10 +246,12 @@ mod tests {
         assert!(!queue(&[(5, 0, 0), (5, 1, 10), (FRONT, 2, 20)]).can_reorder());
         let mixed = queue(&[(9, 0, 0), (10, 1, 10)]);
         assert!(mixed.can_reorder());
-        assert_eq!(
-            mixed.next_rise(AGING, Moment::at_millis(1)),
-            Some(Moment::at_millis(2000).mono)
-        );
-        assert_eq!(mixed.next_rise(AGING, Moment::at_millis(2000)), None);
+        let place = heads(&mixed.strict)
+            .chain(heads(&mixed.shared))
+            .find(|head| head.lane == 9)
+            .expect("inserted");
+        let rise = |millis| AGING.next_rise(place, Moment::at_millis(millis).mono);
+        assert_eq!(rise(1), Some(Moment::at_millis(2000).mono));
+        assert_eq!(rise(2000), None);
     }
 }

@@ -4,7 +4,7 @@ use super::Engine;
 use super::acquire::{Obstacle, Request};
 use super::deadlock::Edge;
 use super::grant::{DirFiles, Grant, Owner, Way};
-use super::places::Ticket;
+use super::places::{Ticket, TicketState};
 use super::queue::{FRONT, Place};
 use super::table::{Entry, Slot};
 use crate::types::{
@@ -155,15 +155,16 @@ impl Engine {
         Vec::new()
     }
 
-    fn holds_in_scope(&self, slot: Slot, lineage: &[ProcessId]) -> bool {
-        let slots = std::iter::once(slot).chain(self.table.descendants(slot));
-        let mut holdings = slots.flat_map(|slot| &self.table[slot].holders);
-        !lineage.is_empty()
-            && holdings.any(|holding| {
-                self.grants[&holding.grant]
-                    .process()
-                    .is_some_and(|process| lineage.contains(&process))
-            })
+    /// Whether one of these processes holds a scope or a lock below it.
+    pub(super) fn holds_in_scope(&self, slot: Slot, lineage: &[ProcessId]) -> bool {
+        let grants = lineage
+            .iter()
+            .filter_map(|process| Some((process, self.by_process.get(process)?)));
+        let mut grants = grants.flat_map(|(process, ids)| ids.iter().map(move |id| (*process, &self.grants[id])));
+        grants.any(|(process, grant)| {
+            let is_inside = |lock: Slot| lock == slot || self.table.ancestors(lock).any(|above| above == slot);
+            grant.process() == Some(process) && grant.parts.iter().any(|part| is_inside(part.slot))
+        })
     }
 
     /// The scope whose holder or line forbids a lock that nobody holds.
@@ -273,10 +274,10 @@ impl Engine {
 
     /// The request that waits under a ticket.
     pub(super) fn ticket_request(&self, name: &TicketName) -> Option<Unique> {
-        self.requests
-            .values()
-            .find(|request| request.ticket.as_ref() == Some(name))
-            .map(|request| request.id)
+        match self.places.ticket(name)?.state {
+            TicketState::Present(id) => Some(id),
+            TicketState::Absent { .. } => None,
+        }
     }
 
     /// What a waiting request waits for.

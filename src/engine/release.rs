@@ -30,6 +30,13 @@ impl Engine {
         let Some(slot) = self.table.find(lock.as_str()) else {
             return Ok(Reply::Done);
         };
+        let splits = |id: &GrantId| {
+            let part = self.grants[id].parts.first();
+            part.is_some_and(|part| part.range.without(range).iter().flatten().count() == 2)
+        };
+        if self.ranges_of(slot, owner).iter().any(splits) && !self.has_room_for_range(lock) {
+            return Err(Refusal::Full);
+        }
         self.cut_ranges(now, slot, owner, range);
         if range.is_whole()
             && let Some(id) = self.own_grant(slot, Owner::Handle(handle))

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::command::Claim;
 use super::queue::Queue;
 use crate::types::{GrantId, LockName, Mode, Range, Settings};
 
@@ -54,6 +55,22 @@ impl Table {
 
     pub(super) fn find(&self, name: &str) -> Option<Slot> {
         self.by_name.get(name).copied()
+    }
+
+    /// Whether the locks that are not in use yet, and their scopes, fit below `bound`.
+    pub(super) fn has_room_for(&self, claims: &[Claim], settings: &Settings, bound: usize) -> bool {
+        if self.len() + claims.len() * (1 + Settings::PARENTS_DEPTH_MAX) <= bound {
+            return true;
+        }
+        let mut new = BTreeSet::new();
+        for claim in claims {
+            let mut name = Some(&claim.lock);
+            while let Some(missing) = name.filter(|name| self.find(name.as_str()).is_none()) {
+                new.insert(missing);
+                name = settings.parent_of(missing.as_str());
+            }
+        }
+        self.len() + new.len() <= bound
     }
 
     /// The slot of a lock and of all the scopes it lies in; entries that were missing are made.

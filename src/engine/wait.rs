@@ -12,7 +12,9 @@ use super::{Engine, Freed};
 use crate::types::{GrantId, Moment, Refusal, Unique};
 
 impl Engine {
-    pub(super) fn enqueue(&mut self, request: Request) {
+    pub(super) fn enqueue(&mut self, now: Moment, mut request: Request) {
+        request.rises = self.aging().next_rise(request.place, now.mono);
+        self.rises.extend(request.rises.map(|tick| (tick, request.id)));
         if let Some(limit) = request.limit() {
             self.limits.insert((limit, request.id));
         }
@@ -96,6 +98,9 @@ impl Engine {
         self.unqueue(&request);
         if let Some(limit) = request.limit() {
             self.limits.remove(&(limit, id));
+        }
+        if let Some(tick) = request.rises {
+            self.rises.remove(&(tick, id));
         }
         if let Some(process) = request.party.process
             && self.waiting_process.get(&process) == Some(&id)
@@ -183,20 +188,57 @@ impl Engine {
             }
         }
         for id in candidates {
-            if self
-                .requests
-                .get(&id)
-                .is_some_and(|request| self.obstacle(request, now).is_none())
-            {
-                let request = self.take_request(id).expect("it was there a line ago");
-                if let Some(ticket) = &request.ticket {
-                    self.places.remove_ticket(ticket);
-                }
-                let token = self.install(now, request);
-                self.effects.push_back(Effect::Granted { request: id, token });
+            if self.grant_if_free(now, id) {
                 // The next in line may be the same owner, who never conflicts with itself.
                 self.dirty.push((slot, Freed::Any));
             }
+        }
+    }
+
+    /// Grants a waiting request if nothing is in its way any more.
+    fn grant_if_free(&mut self, now: Moment, id: Unique) -> bool {
+        let is_free = |request: &Request| self.obstacle(request, now).is_none();
+        if !self.requests.get(&id).is_some_and(is_free) {
+            return false;
+        }
+        let request = self.take_request(id).expect("it was there a line ago");
+        if let Some(ticket) = &request.ticket {
+            self.places.remove_ticket(ticket);
+        }
+        let token = self.install(now, request);
+        self.effects.push_back(Effect::Granted { request: id, token });
+        true
+    }
+
+    /// Lets waiters rise whose time has come. Rising helps nobody but the one who rises, so only it is looked at;
+    /// what its grant means for others, `settle` finds.
+    pub(super) fn raise(&mut self, now: Moment) {
+        let aging = self.aging();
+        let mut risen = Vec::new();
+        while let Some(&(tick, id)) = self.rises.first()
+            && tick <= now.mono
+        {
+            self.rises.pop_first();
+            risen.push(id);
+            if let Some(request) = self.requests.get_mut(&id) {
+                request.rises = aging.next_rise(request.place, now.mono);
+                self.rises.extend(request.rises.map(|tick| (tick, id)));
+            }
+        }
+        for id in risen {
+            if self.grant_if_free(now, id) {
+                self.settle(now);
+            }
+        }
+    }
+
+    /// Computes anew when waiters rise: another span raises them now.
+    pub(super) fn reckon_rises(&mut self, now: Moment) {
+        let aging = self.aging();
+        self.rises.clear();
+        for request in self.requests.values_mut() {
+            request.rises = aging.next_rise(request.place, now.mono);
+            self.rises.extend(request.rises.map(|tick| (tick, request.id)));
         }
     }
 }

@@ -8,8 +8,6 @@ use super::{LockName, Pattern, parse_span};
 /// How long an open or an `acquire` waits at most; `None` is for ever.
 pub type WaitLimit = Option<Duration>;
 
-/// How deep scopes may nest.
-const PARENTS_DEPTH_MAX: usize = 8;
 /// How many rules `parents` and `waitFor` may have, each.
 const RULES_MAX: usize = 256;
 
@@ -128,6 +126,9 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// How deep scopes may nest.
+    pub const PARENTS_DEPTH_MAX: usize = 8;
+
     /// Sets one key from its text; refuses without changing anything.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), SettingError> {
         let bad = |why| SettingError::BadValue {
@@ -249,7 +250,7 @@ fn parent_rules(value: &str) -> Result<Vec<(Pattern, LockName)>, &'static str> {
         let mut above = parent_in(&rules, parent.as_str());
         while let Some(name) = above {
             depth += 1;
-            if depth > PARENTS_DEPTH_MAX {
+            if depth > Settings::PARENTS_DEPTH_MAX {
                 return Err("scopes form a circle, or nest deeper than 8");
             }
             above = parent_in(&rules, name.as_str());
