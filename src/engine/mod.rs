@@ -93,7 +93,7 @@ enum Freed {
 }
 
 /// The arbiter.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Engine {
     settings: Settings,
     bounds: Bounds,

@@ -51,7 +51,7 @@ pub enum TicketState {
 }
 
 /// All places that are kept.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Places {
     interrupted: BTreeMap<InterruptedKey, (Tick, Kept)>,
     expiring: VecDeque<(Tick, InterruptedKey)>,

@@ -73,7 +73,7 @@ pub(super) struct Queued {
 }
 
 /// The waiters of one lock.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Queue {
     /// Exclusive waiters, and all that wait for a range.
     strict: Lanes,

@@ -21,7 +21,7 @@ pub(super) struct Holding {
 }
 
 /// One lock in use.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) name: LockName,
     /// The scope it lies in, which its holders hold shared.
@@ -41,7 +41,7 @@ impl Entry {
 }
 
 /// All locks in use.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     by_name: BTreeMap<LockName, Slot>,
     slots: Vec<Option<Entry>>,
