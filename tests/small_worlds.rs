@@ -82,11 +82,11 @@ impl World {
         };
         let mut choices = Vec::new();
         for lock in self.locks {
-            choices.extend([
-                Step::Wait(lock, Mode::Exclusive),
-                Step::Wait(lock, Mode::Shared),
-                Step::Try(lock),
-            ]);
+            choices.extend([Step::Wait(lock, Mode::Exclusive), Step::Wait(lock, Mode::Shared)]);
+            // Where nobody else holds anything, trying is waiting.
+            if self.reference.held.iter().any(|held| held.taker != owner) {
+                choices.push(Step::Try(lock));
+            }
             if holds(Way::Flock, Some(lock)) {
                 choices.push(Step::Release(lock));
             }

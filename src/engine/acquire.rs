@@ -366,7 +366,7 @@ impl Engine {
             waiter.request != request.id && self.aging().is_ahead(waiter.place, place, now.mono)
         });
         ahead
-            .filter_map(|waiter| self.requests.get(&waiter.request))
+            .filter_map(|waiter| self.requests.get(&waiter.request).map(|other| &**other))
             .filter(move |other| {
                 let theirs = other.wants.iter().find(|theirs| theirs.slot == want.slot);
                 // Waits of one owner for ranges do not stand in each other's way; for the whole lock there is one line.

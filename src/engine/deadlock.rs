@@ -30,7 +30,7 @@ impl Engine {
         let start = self.requests.get(&id)?;
         let goal = start.party.process.filter(|_| start.party.solo)?;
         // Nobody can wait for a process that holds nothing.
-        self.by_process.get(&goal)?;
+        self.grants_by(goal).next()?;
         // How each request was reached: from which, and through which grant.
         let mut reached: BTreeMap<Unique, (Unique, Option<GrantId>)> = BTreeMap::new();
         let mut lines_seen: BTreeMap<Slot, Place> = BTreeMap::new();

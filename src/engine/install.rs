@@ -105,11 +105,12 @@ impl Engine {
             mode: want.mode,
             range: want.range,
         });
-        let parts: Vec<Part> = parts.collect();
+        let mut own_parts = Vec::with_capacity(request.claims.len());
+        own_parts.extend(parts);
         let (owner, way) = (request.owner(), Way::of(&request.taking));
         let mut grant = Grant {
             id: GrantId(self.next_grant),
-            parts,
+            parts: own_parts,
             token,
             owner,
             way,
@@ -159,7 +160,12 @@ impl Engine {
     pub(super) fn link_grant(&mut self, grant: Grant) {
         let id = grant.id;
         for part in &grant.parts {
-            self.table[part.slot].holders.push(Holding {
+            let holders = &mut self.table[part.slot].holders;
+            if holders.is_empty() {
+                // Nearly every lock has one holder at a time.
+                holders.reserve_exact(1);
+            }
+            holders.push(Holding {
                 grant: id,
                 mode: part.mode,
                 range: part.range,
@@ -192,6 +198,6 @@ impl Engine {
                 }
             }
         }
-        self.grants.insert(id, grant);
+        self.grants.insert(id, Box::new(grant));
     }
 }

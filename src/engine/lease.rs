@@ -145,18 +145,13 @@ impl Engine {
 
     pub(super) fn index_processes(&mut self, grant: &Grant) {
         for process in Self::processes_of(grant) {
-            self.by_process.entry(process).or_default().insert(grant.id);
+            self.by_process.insert((process, grant.id));
         }
     }
 
     pub(super) fn unindex_processes(&mut self, grant: &Grant) {
         for process in Self::processes_of(grant) {
-            if let Some(ids) = self.by_process.get_mut(&process) {
-                ids.remove(&grant.id);
-                if ids.is_empty() {
-                    self.by_process.remove(&process);
-                }
-            }
+            self.by_process.remove(&(process, grant.id));
         }
     }
 

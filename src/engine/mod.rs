@@ -98,10 +98,12 @@ pub struct Engine {
     settings: Settings,
     bounds: Bounds,
     table: Table,
-    grants: BTreeMap<GrantId, Grant>,
-    requests: BTreeMap<Unique, Request>,
+    /// Boxed, as nodes of the map are half empty.
+    grants: BTreeMap<GrantId, Box<Grant>>,
+    requests: BTreeMap<Unique, Box<Request>>,
     by_handle: BTreeMap<HandleId, Vec<GrantId>>,
-    by_process: BTreeMap<ProcessId, BTreeSet<GrantId>>,
+    /// The grants that the end of a process concerns.
+    by_process: BTreeSet<(ProcessId, GrantId)>,
     waiting_process: BTreeMap<ProcessId, Unique>,
     places: Places,
     /// Wait limits, on the monotonic clock.
@@ -134,7 +136,7 @@ impl Engine {
             grants: BTreeMap::new(),
             requests: BTreeMap::new(),
             by_handle: BTreeMap::new(),
-            by_process: BTreeMap::new(),
+            by_process: BTreeSet::new(),
             waiting_process: BTreeMap::new(),
             places: Places::default(),
             limits: BTreeSet::new(),
@@ -277,6 +279,12 @@ impl Engine {
 
     fn aging(&self) -> Aging {
         Aging(self.settings.aging)
+    }
+
+    /// The grants that the end of a process concerns.
+    fn grants_by(&self, process: ProcessId) -> impl Iterator<Item = GrantId> + '_ {
+        let all = (process, GrantId(0))..=(process, GrantId(u64::MAX));
+        self.by_process.range(all).map(|(_, id)| *id)
     }
 
     fn new_token(&mut self) -> Token {

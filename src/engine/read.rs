@@ -157,10 +157,9 @@ impl Engine {
 
     /// Whether one of these processes holds a scope or a lock below it.
     pub(super) fn holds_in_scope(&self, slot: Slot, lineage: &[ProcessId]) -> bool {
-        let grants = lineage
+        let mut grants = lineage
             .iter()
-            .filter_map(|process| Some((process, self.by_process.get(process)?)));
-        let mut grants = grants.flat_map(|(process, ids)| ids.iter().map(move |id| (*process, &self.grants[id])));
+            .flat_map(|&process| self.grants_by(process).map(move |id| (process, &self.grants[&id])));
         grants.any(|(process, grant)| {
             let is_inside = |lock: Slot| lock == slot || self.table.ancestors(lock).any(|above| above == slot);
             grant.process() == Some(process) && grant.parts.iter().any(|part| is_inside(part.slot))
@@ -209,7 +208,7 @@ impl Engine {
             entry
                 .holders
                 .iter()
-                .map(|holding| (&entry.name, &self.grants[&holding.grant]))
+                .map(|holding| (&entry.name, &*self.grants[&holding.grant]))
         })
     }
 
@@ -332,7 +331,7 @@ impl Engine {
 
     /// A grant.
     pub fn grant(&self, id: GrantId) -> Option<&Grant> {
-        self.grants.get(&id)
+        self.grants.get(&id).map(|grant| &**grant)
     }
 
     /// The names of the locks that a grant holds.
@@ -347,7 +346,7 @@ impl Engine {
 
     /// All grants, oldest first.
     pub fn grants(&self) -> impl Iterator<Item = &Grant> {
-        self.grants.values()
+        self.grants.values().map(|grant| &**grant)
     }
 
     /// What was granted through a handle.
@@ -356,7 +355,7 @@ impl Engine {
             .get(&handle)
             .into_iter()
             .flatten()
-            .map(|id| &self.grants[id])
+            .map(|id| &*self.grants[id])
     }
 
     /// The grant that a declaration for this target belongs to.

@@ -325,7 +325,8 @@ impl Engine {
     }
 
     pub(super) fn exited(&mut self, now: Moment, process: ProcessId, cleanly: bool) -> Result<Reply, Refusal> {
-        for id in self.by_process.remove(&process).unwrap_or_default() {
+        for id in self.grants_by(process).collect::<Vec<_>>() {
+            self.by_process.remove(&(process, id));
             let Some(grant) = self.grants.get_mut(&id) else {
                 continue;
             };

@@ -37,7 +37,7 @@ impl Engine {
                 lock: claim.lock.clone(),
             }));
         }
-        self.requests.insert(request.id, request);
+        self.requests.insert(request.id, Box::new(request));
     }
 
     /// Puts a request into the lines of all that it wants.
@@ -94,7 +94,7 @@ impl Engine {
 
     /// Takes a waiting request out of everything; its locks may help others now.
     pub(super) fn take_request(&mut self, id: Unique) -> Option<Request> {
-        let request = self.requests.remove(&id)?;
+        let request = *self.requests.remove(&id)?;
         self.unqueue(&request);
         if let Some(limit) = request.limit() {
             self.limits.remove(&(limit, id));
@@ -197,7 +197,7 @@ impl Engine {
 
     /// Grants a waiting request if nothing is in its way any more.
     fn grant_if_free(&mut self, now: Moment, id: Unique) -> bool {
-        let is_free = |request: &Request| self.obstacle(request, now).is_none();
+        let is_free = |request: &Box<Request>| self.obstacle(request, now).is_none();
         if !self.requests.get(&id).is_some_and(is_free) {
             return false;
         }
