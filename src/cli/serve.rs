@@ -57,6 +57,7 @@ pub fn serve(options: Options) -> Result<ExitCode> {
             reload: options.reload,
             mountpoint: mountpoint.clone(),
             owner: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
+            others_allowed: options.allow_other,
         },
     ));
     let inspector = Arc::clone(&service);
@@ -97,7 +98,10 @@ fn start_log() {
 fn mount(options: &Options) -> Result<Mounted> {
     let mountpoint = Mountpoint::prepare(&options.place)?;
     let path = mountpoint.verified_path()?;
-    let mounted = Mounted::mount(path, options.allow_other).map_err(|error| match error {
+    // Without allow_other the kernel keeps out even the owner's own programs when they are set-group-ID, as dotlockfile(1)
+    // is. root may always ask for it; who is let in is then decided by the service.
+    let allow_other = options.allow_other || nix::unistd::geteuid().is_root();
+    let mounted = Mounted::mount(path, allow_other).map_err(|error| match error {
         MountError::NoDevice { .. } | MountError::DeviceDenied { .. } | MountError::NoFusermount => {
             failure(EXIT_NO_DAEMON, format!("{:#}", anyhow::Error::new(error)))
         }

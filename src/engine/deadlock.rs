@@ -109,7 +109,7 @@ impl Engine {
     }
 
     /// The holders that a request waits for.
-    fn holders_in_the_way(&self, request: &Request) -> BTreeSet<GrantId> {
+    pub(super) fn holders_in_the_way(&self, request: &Request) -> BTreeSet<GrantId> {
         let mut holders = BTreeSet::new();
         for want in &request.wants {
             holders.extend(self.conflicting(request, want).map(|holding| holding.grant));
@@ -122,14 +122,14 @@ impl Engine {
         holders
     }
 
-    /// Everything that a request waits for.
-    pub(super) fn edges(&self, request: &Request, now: Moment) -> Vec<Edge> {
-        let mut edges: BTreeSet<Edge> = self.holders_in_the_way(request).into_iter().map(Edge::Grant).collect();
+    /// What a request waits for, holders first, at most `max`: a long line is not drawn in full.
+    pub(super) fn edges(&self, request: &Request, now: Moment, max: usize) -> Vec<Edge> {
+        let holders = self.holders_in_the_way(request).into_iter().map(Edge::Grant);
+        let mut edges: BTreeSet<Edge> = holders.take(max).collect();
         for want in request.wants.iter().filter(|want| !want.front) {
-            edges.extend(
-                self.waiters_ahead(request, want, now)
-                    .map(|other| Edge::Request(other.id)),
-            );
+            let room = max - edges.len();
+            let ahead = self.waiters_ahead(request, want, now).take(room);
+            edges.extend(ahead.map(|other| Edge::Request(other.id)));
         }
         edges.into_iter().collect()
     }

@@ -116,6 +116,7 @@ impl Engine {
             way,
             hold: Hold::Descriptor,
             party: request.party,
+            maker: None,
             taker_gone: false,
             since: now.mono,
             shape: Shape::File,
@@ -131,6 +132,7 @@ impl Engine {
 
     fn apply_make(grant: &mut Grant, now: Moment, make: Make) {
         grant.shape = make.shape;
+        grant.maker = make.keepers.first().copied();
         grant.hold = match make.owner {
             Some(process) => Hold::Process(process),
             None => {

@@ -212,9 +212,21 @@ impl Engine {
         })
     }
 
-    /// How many wait for a lock.
+    /// How many wait for a lock itself, not for one below it.
     pub fn waiter_count(&self, lock: &str) -> usize {
-        self.table.find(lock).map_or(0, |slot| self.table[slot].queue.len())
+        let Some(slot) = self.table.find(lock) else { return 0 };
+        let entry = &self.table[slot];
+        if entry.children.is_empty() {
+            return entry.queue.len();
+        }
+        let in_order = entry.queue.in_order(self.aging(), Moment::default());
+        in_order.filter(|queued| self.waits_for(queued.request, entry)).count()
+    }
+
+    fn has_line(&self, lock: &str) -> bool {
+        self.table
+            .find(lock)
+            .is_some_and(|slot| !self.table[slot].queue.is_empty())
     }
 
     /// Who waits for a lock itself (not only for one below it), in order.
@@ -279,8 +291,8 @@ impl Engine {
         }
     }
 
-    /// What a waiting request waits for.
-    pub fn blockers(&self, id: Unique, now: Moment) -> Vec<Blocker<'_>> {
+    /// What a waiting request waits for, holders first, at most `max`.
+    pub fn blockers(&self, id: Unique, now: Moment, max: usize) -> Vec<Blocker<'_>> {
         let Some(request) = self.requests.get(&id) else {
             return Vec::new();
         };
@@ -288,7 +300,18 @@ impl Engine {
             Edge::Grant(grant) => Blocker::Holder(&self.grants[&grant]),
             Edge::Request(other) => Blocker::Waiter(other, &self.requests[&other].party),
         };
-        self.edges(request, now).into_iter().map(blocker).collect()
+        self.edges(request, now, max).into_iter().map(blocker).collect()
+    }
+
+    /// The holders that a waiting request waits for, waiters ahead of it left out.
+    pub fn holders_before(&self, id: Unique) -> Vec<&Grant> {
+        let Some(request) = self.requests.get(&id) else {
+            return Vec::new();
+        };
+        self.holders_in_the_way(request)
+            .iter()
+            .map(|grant| &*self.grants[grant])
+            .collect()
     }
 
     /// A waiting request's party.
@@ -400,7 +423,7 @@ impl Engine {
             Availability::Free => true,
             Availability::BehindScope => false,
             Availability::Taken => {
-                let idle_line = self.waiter_count(lock.as_str()) == 0 && !self.is_lock_held_below(lock.as_str());
+                let idle_line = !self.has_line(lock.as_str()) && !self.is_lock_held_below(lock.as_str());
                 let mut holders = self.holders(lock.as_str()).peekable();
                 !self.drained
                     && idle_line

@@ -13,7 +13,7 @@ use super::state::State;
 use super::{Context, Service};
 use crate::adapters::Clock;
 use crate::adapters::processes::{self, OpenFile};
-use crate::engine::{Blocker, Command, Party};
+use crate::engine::{Command, Party};
 use crate::types::{GrantId, HandleId, LockName, NodeId, ProcessId, Refusal, Unique};
 use crate::view::nodes::{Fixed, Node};
 use crate::view::requests::Verb;
@@ -129,7 +129,11 @@ impl Service {
             match work {
                 Some(Work::Stop) => return,
                 Some(Work::Holders) => awake = true,
-                Some(Work::Waiter(request)) => self.inspect_waiter(request),
+                Some(Work::Waiter(request)) => {
+                    self.inspect_waiter(request);
+                    let mut state = self.state();
+                    state.uninspected = state.uninspected.saturating_sub(1);
+                }
                 Some(Work::Late(late)) => self.carry_out_late(late),
                 Some(Work::Verbs {
                     unique,
@@ -225,7 +229,7 @@ impl Service {
     /// Whether a call shows a holder that is not identified yet.
     pub(super) fn shows_strangers(&self, call: &LateCall) -> bool {
         let mut state = self.state();
-        if state.unidentified.is_empty() {
+        if state.unidentified.is_empty() && state.uninspected == 0 {
             return false;
         }
         match state.nodes.get(call.node()) {
@@ -335,10 +339,8 @@ impl Service {
     fn has_it_itself(&self, request: Unique, pid: u32, kin: &[ProcessId]) -> bool {
         let held: Vec<(HandleId, LockName)> = {
             let state = self.state();
-            let now = Clock::now();
             let mut held = Vec::new();
-            for blocker in state.engine.blockers(request, now) {
-                let Blocker::Holder(grant) = blocker else { continue };
+            for grant in state.engine.holders_before(request) {
                 let is_kin = grant.taker_gone || grant.process().is_none_or(|process| kin.contains(&process));
                 if !is_kin || !state.engine.lives_by_descriptor(grant.id()) {
                     continue;

@@ -81,6 +81,7 @@ impl Service {
                         tid: context.caller.tid,
                     },
                 );
+                state.uninspected += 1;
                 self.inspect(Work::Waiter(context.unique));
                 Ok(None)
             }

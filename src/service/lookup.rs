@@ -191,7 +191,12 @@ impl Service {
             attr.kind = Kind::Directory;
             attr.perm = 0o755;
             attr.nlink = 2;
-            attr.ttl = STATIC_TTL;
+            // stat(2) of the mountpoint must fail once nobody serves it any more, so its attributes are not kept.
+            attr.ttl = if fixed == Fixed::Root {
+                Duration::ZERO
+            } else {
+                STATIC_TTL
+            };
             return;
         }
         if !fixed.is_fresh() {

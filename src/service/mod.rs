@@ -64,6 +64,8 @@ pub struct Outside {
     pub mountpoint: PathBuf,
     /// The user who mounted.
     pub owner: (u32, u32),
+    /// Whether other users may look and lock.
+    pub others_allowed: bool,
 }
 
 /// The driver.
@@ -77,6 +79,7 @@ pub struct Service {
     reload: Box<dyn Fn() -> Result<Settings, String> + Send + Sync>,
     mountpoint: PathBuf,
     owner: (u32, u32),
+    others_allowed: bool,
     inspector: Sender<Work>,
     backlog: Receiver<Work>,
 }
@@ -107,6 +110,7 @@ impl Service {
             reload: outside.reload,
             mountpoint: outside.mountpoint,
             owner: outside.owner,
+            others_allowed: outside.others_allowed,
             inspector,
             backlog,
         }
@@ -117,7 +121,7 @@ impl Service {
             Call::Lookup { parent, name } => self.lookup(context, parent, name),
             Call::Forget { node, count } => self.forget(node, count),
             Call::GetAttr { node } => self.get_attr(context, node),
-            Call::SetAttr { node, handle, change } => self.set_attr(context, node, handle, change),
+            Call::SetAttr { node, change, .. } => self.set_attr(context, node, change),
             Call::ReadLink { .. } => Err(Refused::new(
                 Refusal::Malformed,
                 "a lock made by ln -s is no link to follow",
@@ -242,6 +246,9 @@ impl Service {
 
 impl Files for Service {
     fn call(&self, unique: Unique, caller: Caller, call: Call<'_>) -> Option<Answer> {
+        if self.is_shut_out(&caller, &call) {
+            return Some(Answer::Refused(Refusal::Denied));
+        }
         let context = Context {
             unique,
             caller,
@@ -269,6 +276,20 @@ impl Files for Service {
 }
 
 impl Service {
+    /// Whether a caller may not come in at all. The kernel may let everyone through to us (see `cli::serve`), so this is
+    /// the door. What gives something back always passes.
+    fn is_shut_out(&self, caller: &Caller, call: &Call<'_>) -> bool {
+        let gives_back = matches!(
+            call,
+            Call::Forget { .. }
+                | Call::Flush { .. }
+                | Call::Release { .. }
+                | Call::ReleaseDir { .. }
+                | Call::Interrupt { .. }
+        );
+        !self.others_allowed && !gives_back && caller.uid != self.owner.0 && caller.uid != 0
+    }
+
     /// Keeps a refusal for `last-error`, and in the log when it is a mistake.
     fn record(&self, context: &Context, refused: &Refused) {
         if refused.sentence.is_empty() {
@@ -277,8 +298,9 @@ impl Service {
         if refused.is_mistake() {
             tracing::info!(tid = context.caller.tid, refusal = ?refused.refusal, "{}", refused.sentence);
         }
+        let parent = self.processes.parent_of_thread(context.caller.tid);
         self.state()
             .refusals
-            .record(context.caller.tid, refused.sentence.clone());
+            .record([context.caller.tid, parent], refused.sentence.clone());
     }
 }

@@ -127,6 +127,7 @@ impl Service {
                         lock: open,
                     },
                 );
+                state.uninspected += 1;
                 self.inspect(Work::Waiter(context.unique));
                 Ok(None)
             }

@@ -9,27 +9,25 @@ use crate::types::{LockName, Moment, Refusal};
 /// How many refusals are remembered.
 const REMEMBERED_MAX: usize = 256;
 
-/// The newest refusals, with the thread that met each.
+/// The newest refusals, with the thread that met each and the process that started that: the shell of a `rm`.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    newest_last: VecDeque<(u32, String)>,
+    newest_last: VecDeque<([u32; 2], String)>,
 }
 
 impl Refusals {
-    pub(super) fn record(&mut self, tid: u32, sentence: String) {
+    pub(super) fn record(&mut self, met_by: [u32; 2], sentence: String) {
         if self.newest_last.len() == REMEMBERED_MAX {
             self.newest_last.pop_front();
         }
-        self.newest_last.push_back((tid, sentence));
+        self.newest_last.push_back((met_by, sentence));
     }
 
     /// The newest sentence for a thread that `is_meant` accepts.
     pub(super) fn newest(&self, is_meant: impl Fn(u32) -> bool) -> Option<&str> {
-        self.newest_last
-            .iter()
-            .rev()
-            .find(|(tid, _)| *tid != 0 && is_meant(*tid))
-            .map(|(_, sentence)| sentence.as_str())
+        let concerns = |met_by: &[u32; 2]| met_by.iter().any(|&tid| tid > 1 && is_meant(tid));
+        let found = self.newest_last.iter().rev().find(|(met_by, _)| concerns(met_by));
+        found.map(|(_, sentence)| sentence.as_str())
     }
 }
 
@@ -159,12 +157,14 @@ mod tests {
     fn the_newest_refusal_of_the_asker_is_found() {
         let mut refusals = Refusals::default();
         for round in 0..REMEMBERED_MAX + 10 {
-            refusals.record(1, format!("old {round}"));
+            refusals.record([5, 1], format!("old {round}"));
         }
-        refusals.record(2, "mine".to_owned());
-        refusals.record(0, "unseen".to_owned());
-        refusals.record(3, "other".to_owned());
+        refusals.record([2, 1], "mine".to_owned());
+        refusals.record([0, 0], "unseen".to_owned());
+        refusals.record([3, 7], "my child's".to_owned());
         assert_eq!(refusals.newest(|tid| tid == 2), Some("mine"));
+        assert_eq!(refusals.newest(|tid| tid == 7), Some("my child's"));
+        assert_eq!(refusals.newest(|tid| tid == 1), None, "everything descends from PID 1");
         assert_eq!(
             refusals.newest(|tid| tid == 0 || tid == 9),
             None,

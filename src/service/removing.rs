@@ -1,12 +1,11 @@
 //! rm, rmdir, touch: what ends or renews a lock by name.
 
 use super::api::{Answer, Change, Stamp};
-use super::handles::HandleKind;
 use super::lookup::{bad_name, stale};
 use super::refusals::{Refused, about_lock};
 use super::{Context, Outcome, Service};
 use crate::adapters::Clock;
-use crate::engine::{Command, FileChange};
+use crate::engine::{Command, FileChange, Hold, Way};
 use crate::types::{HandleId, LockName, NodeId, Refusal};
 use crate::view::nodes::{Fixed, Node};
 
@@ -85,7 +84,7 @@ impl Service {
         Ok(Some(Answer::Done))
     }
 
-    pub(super) fn set_attr(&self, context: &Context, id: NodeId, handle: Option<HandleId>, change: Change) -> Outcome {
+    pub(super) fn set_attr(&self, context: &Context, id: NodeId, change: Change) -> Outcome {
         let node = self.state().nodes.get(id).ok_or_else(stale)?;
         let changes_owner = change
             .uid
@@ -99,7 +98,7 @@ impl Service {
         match &node {
             Node::Lock(lock) | Node::Flock(lock) | Node::LockDirectory(lock) => {
                 if let Some(stamp) = change.mtime.or(change.atime) {
-                    self.touch(context, lock, handle, seconds(stamp))?;
+                    self.touch(context, lock, seconds(stamp))?;
                 }
             }
             Node::Scratch(name) if change.size == Some(0) => self.state().scratch.truncate(name.as_str()),
@@ -121,45 +120,48 @@ impl Service {
         Ok(Some(Answer::Attr(self.attr(&mut state, context, &node))))
     }
 
-    /// utimensat(2): through a handle that took its lock by open it makes a lease; by name it renews one.
-    fn touch(
-        &self,
-        context: &Context,
-        lock: &LockName,
-        handle: Option<HandleId>,
-        mtime: (i64, u32),
-    ) -> Result<(), Refused> {
-        if let Some(handle) = handle {
-            let keepers = self.keepers(context);
-            let mut state = self.state();
-            if let Some(HandleKind::Lock(open)) = state.handles.get(&handle).map(|open| &open.kind)
-                && open.lost
-            {
-                return Err(about_lock(&state.engine, lock, Refusal::Stale, context.now));
-            }
-            let result = state.command(context.now, Command::Touch { handle, keepers, mtime });
-            let result = result
-                .map(|_| ())
-                .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now));
-            self.finish(state, context.now);
-            return result;
-        }
+    /// utimensat(2). By one who holds the lock through a descriptor of its own it makes a lease, for that is what
+    /// touch(1) sends (the kernel does not say whether it came by descriptor or by name); by others it renews.
+    fn touch(&self, context: &Context, lock: &LockName, mtime: (i64, u32)) -> Result<(), Refused> {
         self.bury(context, lock);
         let actor = self.actor(context);
+        let own = self.opened_by(context, lock);
+        let keepers = if own.is_some() {
+            self.keepers(context)
+        } else {
+            Vec::new()
+        };
         let mut state = self.state();
-        let result = state.command(
-            context.now,
-            Command::Renew {
+        let idle = state.engine.holders(lock.as_str()).next().is_none();
+        let command = match own {
+            Some(handle) => Command::Touch { handle, keepers, mtime },
+            // Nobody holds it: the caller has an idle handle, or races with the holder's end. Nothing to renew.
+            None if idle => return Ok(()),
+            None => Command::Renew {
                 lock: lock.clone(),
                 actor,
                 mtime,
             },
-        );
+        };
+        let result = state.command(context.now, command);
         let result = result
             .map(|_| ())
             .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now));
         self.finish(state, context.now);
         result
+    }
+
+    /// The handle through which the caller itself took a lock by open.
+    fn opened_by(&self, context: &Context, lock: &LockName) -> Option<HandleId> {
+        let state = self.state();
+        let own = state
+            .engine
+            .holders(lock.as_str())
+            .map(|holder| holder.grant)
+            .find(|grant| {
+                grant.way == Way::Open && grant.hold == Hold::Descriptor && grant.party.tid == context.caller.tid
+            });
+        own.filter(|_| context.caller.tid != 0)?.owner.handle()
     }
 }
 

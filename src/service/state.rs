@@ -9,7 +9,7 @@ use super::api::{Answer, Opened};
 use super::handles::{Handle, HandleKind, Parked, Stage};
 use super::inspect::Fresh;
 use super::refusals::{Refusals, Refused, about_lock};
-use crate::engine::{Command, Effect, Engine, Reply, Scratch};
+use crate::engine::{Command, Effect, Engine, Reply, Scratch, Way};
 use crate::predict::HoldTimes;
 use crate::types::{HandleId, LockName, Moment, NodeId, Refusal, Tick, Token, Unique};
 use crate::view::nodes::{Node, Nodes};
@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) hold_times: HoldTimes,
     /// What was granted to holders that are not identified yet.
     pub(super) unidentified: Vec<Fresh>,
+    /// How many waits have begun that the inspector has not looked at.
+    pub(super) uninspected: usize,
     /// Whether the inspector looks at `unidentified` without being told.
     pub(super) inspector_awake: bool,
     /// The deadlines that the alarm is set to.
@@ -77,6 +79,7 @@ impl State {
             refusals: Refusals::default(),
             hold_times: HoldTimes::default(),
             unidentified: Vec::new(),
+            uninspected: 0,
             inspector_awake: false,
             armed: (None, None),
             outbox: Vec::new(),
@@ -170,7 +173,7 @@ impl State {
             Some(lock) => about_lock(&self.engine, &lock, refusal, now),
             None => Refused::new(refusal, wait_ended(refusal)),
         };
-        self.refusals.record(parked.tid(), refused.sentence);
+        self.refusals.record([parked.tid(), 0], refused.sentence);
         match parked {
             Parked::Open { node, .. } => self.nodes.unpin(node),
             Parked::Acquire { handle, .. } => {
@@ -220,17 +223,9 @@ impl State {
 
     /// Tells the transactions that a waiter is behind, once it is known who it is.
     pub(super) fn announce(&mut self, now: Moment, request: Unique) {
-        let handles: Vec<HandleId> = self
-            .engine
-            .blockers(request, now)
-            .into_iter()
-            .filter_map(|blocker| match blocker {
-                crate::engine::Blocker::Holder(grant) if grant.way == crate::engine::Way::Transaction => {
-                    grant.owner.handle()
-                }
-                _ => None,
-            })
-            .collect();
+        let holders = self.engine.holders_before(request);
+        let transactions = holders.into_iter().filter(|grant| grant.way == Way::Transaction);
+        let handles: Vec<HandleId> = transactions.filter_map(|grant| grant.owner.handle()).collect();
         for handle in handles {
             self.wanted(now, handle, request);
         }

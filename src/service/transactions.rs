@@ -51,6 +51,7 @@ impl Service {
                         size,
                     },
                 );
+                state.uninspected += 1;
                 self.inspect(Work::Waiter(context.unique));
                 Ok(None)
             }

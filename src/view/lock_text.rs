@@ -52,7 +52,7 @@ fn holder_line(holder: &Holder<'_>, now: Now) -> String {
 pub fn facts(engine: &Engine, lock: &LockName, now: Now) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     let newest = engine.holders(lock.as_str()).max_by_key(|holder| holder.grant.token);
-    let waiters = engine.waiters(lock.as_str(), now.moment).len();
+    let waiters = engine.waiter_count(lock.as_str());
     match newest {
         Some(holder) => {
             let grant = holder.grant;

@@ -192,7 +192,7 @@ fn edges(engine: &Engine, waiting: &BTreeMap<Unique, (u32, LockName)>, now: Now)
     const WAITERS_WITH_EDGES_MAX: usize = 256;
     let mut edges = Vec::new();
     for (id, (pid, lock)) in waiting.iter().take(WAITERS_WITH_EDGES_MAX) {
-        for blocker in engine.blockers(*id, now.moment).into_iter().take(EDGES_PER_WAITER_MAX) {
+        for blocker in engine.blockers(*id, now.moment, EDGES_PER_WAITER_MAX) {
             let holder = match blocker {
                 Blocker::Holder(grant) => grant.party.pid,
                 Blocker::Waiter(_, party) => party.pid,

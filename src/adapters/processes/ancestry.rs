@@ -67,6 +67,14 @@ impl Processes {
         self.ancestors(tid, max).into_iter().map(|pinned| pinned.pid).collect()
     }
 
+    /// The PID of the process that started a thread's process; 0 when it cannot be seen.
+    pub fn parent_of_thread(&self, tid: u32) -> u32 {
+        let process = self.resolve(tid).ok();
+        process
+            .and_then(|process| process.pidfd.info())
+            .map_or(0, |info| info.parent)
+    }
+
     /// Whether a process has a thread of that id now.
     pub fn has_thread(&self, pid: u32, tid: u32) -> bool {
         pid == tid || has_thread(pid, tid)
