@@ -180,7 +180,7 @@ impl Engine {
             self.touched.push(part.slot);
         }
         if let Some(handle) = grant.owner.handle() {
-            self.by_handle.entry(handle).or_default().push(id);
+            self.by_handle.insert((handle, id));
         }
         self.index_processes(&grant);
         self.index_lease_end(&grant);

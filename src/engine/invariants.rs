@@ -59,14 +59,9 @@ impl Engine {
                 !entry.holders.is_empty() || entry.intents > 0 || !entry.queue.is_empty() || !entry.children.is_empty();
             assert!(is_used, "{} is free and has no entry", entry.name);
         }
-        for (handle, ids) in &self.by_handle {
-            for id in ids {
-                assert_eq!(
-                    self.grants[id].owner.handle(),
-                    Some(*handle),
-                    "a handle lists its own grants"
-                );
-            }
+        for (handle, id) in &self.by_handle {
+            let owner = self.grants[id].owner;
+            assert_eq!(owner.handle(), Some(*handle), "a handle lists its own grants");
         }
         for (process, id) in &self.by_process {
             assert!(self.grants.contains_key(id), "{process} lists grants that exist");

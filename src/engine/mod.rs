@@ -101,7 +101,8 @@ pub struct Engine {
     /// Boxed, as nodes of the map are half empty.
     grants: BTreeMap<GrantId, Box<Grant>>,
     requests: BTreeMap<Unique, Box<Request>>,
-    by_handle: BTreeMap<HandleId, Vec<GrantId>>,
+    /// What each open handle holds.
+    by_handle: BTreeSet<(HandleId, GrantId)>,
     /// The grants that the end of a process concerns.
     by_process: BTreeSet<(ProcessId, GrantId)>,
     waiting_process: BTreeMap<ProcessId, Unique>,
@@ -135,7 +136,7 @@ impl Engine {
             table: Table::default(),
             grants: BTreeMap::new(),
             requests: BTreeMap::new(),
-            by_handle: BTreeMap::new(),
+            by_handle: BTreeSet::new(),
             by_process: BTreeSet::new(),
             waiting_process: BTreeMap::new(),
             places: Places::default(),
@@ -285,6 +286,12 @@ impl Engine {
     fn grants_by(&self, process: ProcessId) -> impl Iterator<Item = GrantId> + '_ {
         let all = (process, GrantId(0))..=(process, GrantId(u64::MAX));
         self.by_process.range(all).map(|(_, id)| *id)
+    }
+
+    /// What an open handle holds.
+    fn grants_through(&self, handle: HandleId) -> impl Iterator<Item = GrantId> + '_ {
+        let all = (handle, GrantId(0))..=(handle, GrantId(u64::MAX));
+        self.by_handle.range(all).map(|(_, id)| *id)
     }
 
     fn new_token(&mut self) -> Token {

@@ -374,11 +374,7 @@ impl Engine {
 
     /// What was granted through a handle.
     pub fn grants_of(&self, handle: HandleId) -> impl Iterator<Item = &Grant> {
-        self.by_handle
-            .get(&handle)
-            .into_iter()
-            .flatten()
-            .map(|id| &*self.grants[id])
+        self.grants_through(handle).map(|id| &*self.grants[&id])
     }
 
     /// The grant that a declaration for this target belongs to.

@@ -56,7 +56,8 @@ impl Engine {
     }
 
     pub(super) fn close(&mut self, now: Moment, handle: HandleId) -> Result<Reply, Refusal> {
-        for id in self.by_handle.remove(&handle).unwrap_or_default() {
+        for id in self.grants_through(handle).collect::<Vec<_>>() {
+            self.by_handle.remove(&(handle, id));
             let Some(grant) = self.grants.get(&id) else { continue };
             if grant.hold == Hold::Descriptor || grant.spoiled {
                 self.release(now, id, Ending::Released);
@@ -135,13 +136,8 @@ impl Engine {
         for part in &grant.parts {
             self.drop_part(now, &grant, *part, ending);
         }
-        if let Some(handle) = grant.owner.handle()
-            && let Some(ids) = self.by_handle.get_mut(&handle)
-        {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
-                self.by_handle.remove(&handle);
-            }
+        if let Some(handle) = grant.owner.handle() {
+            self.by_handle.remove(&(handle, id));
         }
         self.unindex_processes(&grant);
         self.unindex_lease_end(&grant);
@@ -196,7 +192,7 @@ impl Engine {
         let Some(handle) = self.grants.get(&id).and_then(|grant| grant.owner.handle()) else {
             return;
         };
-        if self.by_handle.contains_key(&handle) {
+        if self.grants_through(handle).next().is_some() {
             let lock = self.table[slot].name.clone();
             self.effects.push_back(Effect::Lost { handle, lock });
         }
@@ -347,11 +343,9 @@ impl Engine {
     pub(super) fn target(&self, target: &Target) -> Option<GrantId> {
         match target {
             Target::Handle(handle) => {
-                let ids = self.by_handle.get(handle)?;
-                ids.iter()
-                    .copied()
-                    .find(|id| self.grants[id].owner == Owner::Handle(*handle))
-                    .or(ids.first().copied())
+                let mut ids = self.grants_through(*handle);
+                ids.find(|id| self.grants[id].owner == Owner::Handle(*handle))
+                    .or_else(|| self.grants_through(*handle).next())
             }
             Target::Name(lock) => {
                 let slot = self.table.find(lock.as_str())?;

@@ -44,7 +44,8 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
     by_name: BTreeMap<LockName, Slot>,
-    slots: Vec<Option<Entry>>,
+    /// Boxed, as the list has room to grow.
+    slots: Vec<Option<Box<Entry>>>,
     free: Vec<Slot>,
 }
 
@@ -96,7 +97,7 @@ impl Table {
                 (self.slots.len() - 1) as Slot
             }
         };
-        self.slots[slot as usize] = Some(entry);
+        self.slots[slot as usize] = Some(Box::new(entry));
         self.by_name.insert(name.clone(), slot);
         if let Some(parent) = parent {
             self[parent].children.insert(slot);
@@ -149,12 +150,14 @@ impl std::ops::Index<Slot> for Table {
     type Output = Entry;
 
     fn index(&self, slot: Slot) -> &Entry {
-        self.slots[slot as usize].as_ref().expect("slots in use have entries")
+        self.slots[slot as usize].as_deref().expect("slots in use have entries")
     }
 }
 
 impl std::ops::IndexMut<Slot> for Table {
     fn index_mut(&mut self, slot: Slot) -> &mut Entry {
-        self.slots[slot as usize].as_mut().expect("slots in use have entries")
+        self.slots[slot as usize]
+            .as_deref_mut()
+            .expect("slots in use have entries")
     }
 }
