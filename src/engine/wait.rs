@@ -197,8 +197,10 @@ impl Engine {
 
     /// Grants a waiting request if nothing is in its way any more.
     fn grant_if_free(&mut self, now: Moment, id: Unique) -> bool {
-        let is_free = |request: &Box<Request>| self.obstacle(request, now).is_none();
-        if !self.requests.get(&id).is_some_and(is_free) {
+        let Some(request) = self.requests.get(&id) else {
+            return false;
+        };
+        if self.obstacle(request, now).is_some() {
             return false;
         }
         let request = self.take_request(id).expect("it was there a line ago");
