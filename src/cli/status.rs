@@ -229,7 +229,7 @@ fn fit(text: &str, width: usize) -> String {
 fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Shared => "shared",
-        Mode::Exclusive => "excl",
+        Mode::Exclusive => "exclusive",
     }
 }
 
@@ -254,12 +254,12 @@ mod tests {
     use super::*;
 
     const PICTURE: &str = "\
-LOCK        MODE   HELD  PID  SESSION SINCE WAITERS OP
-x.lock      excl   owner 4242 agent-7 3m12s 2       git merge
-  1. 4250 excl priority 8 aged to 9, waits 0.5s of 30s, about 1.2s to go
+LOCK        MODE      HELD  PID  SESSION SINCE WAITERS OP
+x.lock      exclusive owner 4242 agent-7 3m12s 2       git merge
+  1. 4250 exclusive priority 8 aged to 9, waits 0.5s of 30s, about 1.2s to go
   2. 4251 (agent-9) shared priority 5, waits 1m01s, ticket t: git fetch
-global.lock shared lease ?    -       1s    -       -
-            shared fd    77   sid-70  0.9s          make
+global.lock shared    lease ?    -       1s    -       -
+            shared    fd    77   sid-70  0.9s          make
 
 Absent tickets:
   t2 (agent-7) for x.lock,y.lock, in line 1s, given up in 59s

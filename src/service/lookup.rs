@@ -228,7 +228,7 @@ impl Service {
         let is_meant = |tid: u32| family.iter().any(|pid| self.processes.has_thread(*pid, tid));
         state
             .refusals
-            .newest(is_meant)
+            .newest(is_meant, |tid| self.processes.is_there(tid))
             .map(|sentence| format!("{sentence}\n").into_bytes())
             .unwrap_or_default()
     }

@@ -23,9 +23,11 @@ impl Refusals {
         self.newest_last.push_back((met_by, sentence));
     }
 
-    /// The newest sentence for a thread that `is_meant` accepts.
-    pub(super) fn newest(&self, is_meant: impl Fn(u32) -> bool) -> Option<&str> {
-        let concerns = |met_by: &[u32; 2]| met_by.iter().any(|&tid| tid > 1 && is_meant(tid));
+    /// The newest sentence for a thread that `is_meant` accepts. One that is gone has left its own to its parent: what
+    /// `rm` was told is for the shell that ran it.
+    pub(super) fn newest(&self, is_meant: impl Fn(u32) -> bool, is_there: impl Fn(u32) -> bool) -> Option<&str> {
+        let is_meant = |tid: u32| tid > 1 && is_meant(tid);
+        let concerns = |&[tid, parent]: &[u32; 2]| is_meant(tid) || (tid != 0 && is_meant(parent) && !is_there(tid));
         let found = self.newest_last.iter().rev().find(|(met_by, _)| concerns(met_by));
         found.map(|(_, sentence)| sentence.as_str())
     }
@@ -162,13 +164,23 @@ mod tests {
         refusals.record([2, 1], "mine".to_owned());
         refusals.record([0, 0], "unseen".to_owned());
         refusals.record([3, 7], "my child's".to_owned());
-        assert_eq!(refusals.newest(|tid| tid == 2), Some("mine"));
-        assert_eq!(refusals.newest(|tid| tid == 7), Some("my child's"));
-        assert_eq!(refusals.newest(|tid| tid == 1), None, "everything descends from PID 1");
+        let (here, gone) = (|_| true, |_| false);
+        assert_eq!(refusals.newest(|tid| tid == 2, here), Some("mine"));
+        assert_eq!(refusals.newest(|tid| tid == 7, gone), Some("my child's"));
         assert_eq!(
-            refusals.newest(|tid| tid == 0 || tid == 9),
+            refusals.newest(|tid| tid == 7, here),
             None,
-            "a process that cannot be seen has no history"
+            "a child that lives keeps its own"
+        );
+        assert_eq!(
+            refusals.newest(|tid| tid == 1, gone),
+            None,
+            "everything descends from PID 1"
+        );
+        assert_eq!(
+            refusals.newest(|tid| tid == 0 || tid == 9, gone),
+            None,
+            "who cannot be seen has no history"
         );
     }
 

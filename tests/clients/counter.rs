@@ -11,7 +11,7 @@ const ALL_MAX: Duration = Duration::from_secs(90);
 
 fn prepare(mount: &Mount) -> std::path::PathBuf {
     let counter = mount.dir().join("counter");
-    std::fs::write(&counter, "0").expect("the counter can be written");
+    std::fs::write(&counter, "0\n").expect("the counter can be written");
     counter
 }
 

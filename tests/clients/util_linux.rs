@@ -1,4 +1,4 @@
-//! flock(1) of util-linux and of busybox.
+//! flock(1) of util-linux. (Debian builds busybox without that applet.)
 
 use libc::{LOCK_SH, O_CREAT, O_RDONLY, O_WRONLY};
 
@@ -123,20 +123,6 @@ fn a_shell_that_opened_for_writing_holds_and_flock_agrees() {
     let mount = Mount::new();
     let said = mount.sh("exec 9>$L/x.lock; flock -n 9 && echo own; flock -n $F/x.lock true || echo others not");
     assert_eq!(said.text(), "own\nothers not");
-}
-
-#[test]
-fn busybox_has_the_same_lock() {
-    let mount = Mount::new();
-    let mut holder = mount.client();
-    let said = mount.sh("busybox flock -n $L/x.lock echo locked; busybox flock -s -n $F/x.lock echo shared");
-    assert_eq!(said.ok().text(), "locked\nshared");
-    let fd = holder.open(mount.lock("x.lock"), O_WRONLY | O_CREAT).unwrap();
-    assert_eq!(mount.sh("busybox flock -n $F/x.lock true").code(), 1);
-    let waiter = mount.spawn_sh("busybox flock $L/x.lock echo got it");
-    mount.wait_for_waiters("x.lock", 1);
-    holder.close(fd);
-    assert_eq!(waiter.finish().ok().text(), "got it");
 }
 
 #[test]

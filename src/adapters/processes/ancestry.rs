@@ -75,6 +75,11 @@ impl Processes {
             .map_or(0, |info| info.parent)
     }
 
+    /// Whether there is a thread of that id now.
+    pub fn is_there(&self, tid: u32) -> bool {
+        has_thread(tid, tid)
+    }
+
     /// Whether a process has a thread of that id now.
     pub fn has_thread(&self, pid: u32, tid: u32) -> bool {
         pid == tid || has_thread(pid, tid)
