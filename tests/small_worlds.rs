@@ -3,7 +3,7 @@
 //! After each step the engine keeps its invariants and agrees with the naive arbiter of the model test
 //! about who holds and who waits. Owners are interchangeable, so a new one acts only after those before it.
 
-#[allow(dead_code)] // the model test uses the rest
+#[allow(dead_code, reason = "the model test uses the rest")]
 #[path = "model/reference.rs"]
 mod reference;
 

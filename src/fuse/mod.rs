@@ -26,7 +26,6 @@ use std::io;
 pub use channel::Channel;
 pub use own::note_own_thread;
 pub use session::{MountError, Mounted, Negotiated, Unmounted, Unmounter};
-pub use wire::MAX_WRITE;
 
 use crate::service::api::Files;
 

@@ -240,7 +240,7 @@ impl Filesystem for Handshake {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "128 KiB")]
+#[expect(clippy::cast_possible_truncation, reason = "124 KiB")]
 const WRITE_BYTES_MAX: u32 = wire::MAX_WRITE as u32;
 
 fn out_of_bounds<T: fmt::Display>(nearest: T) -> io::Error {

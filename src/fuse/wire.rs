@@ -3,10 +3,11 @@
 //! Facts only, in the kernel's order and with the kernel's meaning; nothing here decides anything. Structs that we read
 //! are `FromBytes`, structs that we write are `IntoBytes`, so that no cast is unsafe.
 
+use crate::service::api::WRITE_BYTES_MAX;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The largest WRITE that the kernel sends in one piece, in bytes; a longer write(2) comes in several.
-pub const MAX_WRITE: usize = 128 * 1024;
+/// The largest WRITE, in bytes.
+pub(super) const MAX_WRITE: usize = WRITE_BYTES_MAX;
 
 /// What a read from the device must have room for: the largest WRITE and the headers before it.
 pub(super) const REQUEST_BYTES_MAX: usize = MAX_WRITE + 4096;

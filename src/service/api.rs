@@ -7,6 +7,12 @@ use std::time::Duration;
 
 use crate::types::{HandleId, Mode, NodeId, Range, Refusal, Unique};
 
+/// The most that one write(2) brings in one [`Call::Write`], in bytes; a longer one comes in pieces of exactly that size.
+///
+/// 31 pages: the kernel sends at most 32 pages at a time, and a buffer that does not begin at a page's start lies on one
+/// more. With 32 it would cut such a buffer somewhere below the limit, and a piece could pass for a whole.
+pub const WRITE_BYTES_MAX: usize = 31 * 4096;
+
 /// Who calls, as the kernel tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {

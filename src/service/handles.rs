@@ -69,8 +69,10 @@ impl LockHandle {
 }
 
 /// The state of an open `acquire`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Transaction {
+    /// The thread that opened it.
+    pub(super) tid: u32,
     pub(super) stage: Stage,
     /// Lines that were not read yet.
     pub(super) unread: VecDeque<u8>,
@@ -81,10 +83,9 @@ pub(super) struct Transaction {
 }
 
 /// How far a transaction is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// No request, or one that was refused.
-    #[default]
     Idle,
     /// The request waits.
     Waiting,
@@ -96,6 +97,16 @@ pub(super) enum Stage {
 const UNREAD_BYTES_MAX: usize = 4096;
 
 impl Transaction {
+    pub(super) fn new(tid: u32) -> Self {
+        Self {
+            tid,
+            stage: Stage::Idle,
+            unread: VecDeque::new(),
+            help_read: 0,
+            lost: false,
+        }
+    }
+
     /// Adds a line for the reader.
     pub(super) fn push_line(&mut self, line: &str) {
         while !self.unread.is_empty() && self.unread.len() + line.len() > UNREAD_BYTES_MAX {
@@ -109,9 +120,14 @@ impl Transaction {
         self.unread.extend(line.bytes());
     }
 
-    /// Takes what fits a read.
+    /// Takes what a read gets: one line, or as much of it as fits.
     pub(super) fn take(&mut self, size: u32) -> Vec<u8> {
-        let count = self.unread.len().min(size as usize);
+        let line = self
+            .unread
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .map_or(self.unread.len(), |end| end + 1);
+        let count = line.min(size as usize);
         self.unread.drain(..count).collect()
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::api::{Access, Answer, Call, Caller, OpenMode};
 use super::handles::HandleKind;
-use super::state::State;
 use super::{Context, Service};
 use crate::adapters::Clock;
 use crate::adapters::processes::{self, OpenFile};
@@ -361,8 +360,8 @@ impl Service {
                 .any(|(handle, lock)| self.has_handle(pid, &files, handle, &lock))
     }
 
-    /// Whether one of these descriptors is that handle: there must be more open descriptions of its kind than other
-    /// handles could account for. In doubt it is not.
+    /// Whether one of these descriptors is that handle: there must be more open descriptions of its kind than can be
+    /// other handles, opened by the waiter's family or by somebody who is gone. In doubt it is not.
     fn has_handle(&self, pid: u32, files: &[OpenFile], handle: HandleId, lock: &LockName) -> bool {
         let Some((access, others)) = self.handles_like(handle, lock) else {
             return false;
@@ -378,7 +377,9 @@ impl Service {
         let lineage = self.processes.family(pid, KIN_MAX);
         let possible = others
             .iter()
-            .filter(|tid| lineage.iter().any(|pid| self.processes.has_thread(*pid, **tid)))
+            .filter(|&&tid| {
+                !self.processes.is_there(tid) || lineage.iter().any(|pid| self.processes.has_thread(*pid, tid))
+            })
             .count();
         processes::distinct_files(pid, &alike) > possible
     }
@@ -395,9 +396,9 @@ impl Service {
             .handles
             .iter()
             .filter(|(id, _)| **id != handle)
-            .filter_map(|(id, open)| match (&open.kind, access) {
+            .filter_map(|(_, open)| match (&open.kind, access) {
                 (HandleKind::Lock(open), Some(access)) if open.name == *lock && open.access == access => Some(open.tid),
-                (HandleKind::Transaction(_), None) => Some(opener_of(&state, *id)),
+                (HandleKind::Transaction(transaction), None) => Some(transaction.tid),
                 _ => None,
             });
         Some((access, others.collect()))
@@ -435,11 +436,6 @@ impl Service {
 /// Whether something is still to be found out about a holder.
 fn is_stranger(party: &Party) -> bool {
     party.process.is_none() || party.session.is_none()
-}
-
-/// The thread that asked through a transaction; 0 before it did.
-fn opener_of(state: &State, handle: HandleId) -> u32 {
-    state.engine.grants_of(handle).next().map_or(0, |grant| grant.party.tid)
 }
 
 /// The access mode in the flags of an open file.

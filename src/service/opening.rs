@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::api::{Access, Answer, OpenMode, Opened};
-use super::handles::{Handle, HandleKind, LockHandle, Parked};
+use super::handles::{Handle, HandleKind, LockHandle, Parked, Transaction};
 use super::inspect::{Fresh, Work};
 use super::lookup::{bad_name, new_handle, stale};
 use super::refusals::{Refused, about_lock};
@@ -157,9 +157,12 @@ impl Service {
     fn open_fixed(&self, context: &Context, id: NodeId, fixed: Fixed, mode: OpenMode) -> Outcome {
         let writes = mode.access != Access::Read;
         match fixed {
-            Fixed::Acquire if mode.access == Access::Both => {
-                self.opened(&mut self.state(), id, HandleKind::Transaction(Box::default()), true)
-            }
+            Fixed::Acquire if mode.access == Access::Both => self.opened(
+                &mut self.state(),
+                id,
+                HandleKind::Transaction(Box::new(Transaction::new(context.caller.tid))),
+                true,
+            ),
             Fixed::Acquire if writes => Err(Refused::new(
                 Refusal::Malformed,
                 "acquire: open it for reading and writing and keep the descriptor (exec 9<> acquire), or it holds nothing",

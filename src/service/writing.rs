@@ -1,6 +1,6 @@
 //! write(2): the text of a lock, scratch files, and requests.
 
-use super::api::Answer;
+use super::api::{Answer, WRITE_BYTES_MAX};
 use super::handles::HandleKind;
 use super::inspect::Fresh;
 use super::making::parse_text;
@@ -9,9 +9,6 @@ use super::state::State;
 use super::{Context, Outcome, Service};
 use crate::engine::{Command, FileChange, Target, TextRule};
 use crate::types::{HandleId, LockName, Refusal, TEXT_BYTES_MAX, Text};
-
-/// A write of so many bytes came in pieces, so it is no whole request.
-const REQUEST_BYTES_MAX: usize = 128 * 1024;
 
 /// What a handle writes to.
 enum Sink {
@@ -36,8 +33,8 @@ impl Service {
             Some(HandleKind::Text(_) | HandleKind::Listing(_)) | None => Sink::Nothing,
         };
         let is_request = matches!(sink, Sink::Transaction | Sink::Control);
-        if is_request && data.len() >= REQUEST_BYTES_MAX {
-            return Err(Refused::new(Refusal::TooLong, "a request is shorter than 128 KiB"));
+        if is_request && data.len() >= WRITE_BYTES_MAX {
+            return Err(Refused::new(Refusal::TooLong, "a request is shorter than 124 KiB"));
         }
         match sink {
             Sink::Lock => self.write_text(context, handle, offset, data)?,

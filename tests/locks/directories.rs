@@ -58,7 +58,7 @@ fn up_to_16_files_lie_in_a_directory() {
     let mount = Mount::new();
     let said = mount.sh("mkdir $L/x.lock && cd $L/x.lock || exit
 for i in $(seq 16); do echo text $i > file$i || echo failed $i; done
-echo 17 > file17 2>$T/err || echo full
+{ echo 17 > file17; } 2>$T/err || echo full
 ls | wc -l
 cat file1 file16
 echo other > file2 && cat file2
