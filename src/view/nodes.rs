@@ -6,7 +6,7 @@
 //! 3. The table is bounded: what was used longest ago is dropped unless a handle needs it. The kernel then
 //!    hears ESTALE and looks the name up again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 
 use lru::LruCache;
 
@@ -165,7 +165,8 @@ struct Known {
 #[derive(Debug)]
 pub struct Nodes {
     known: LruCache<NodeId, Known>,
-    by_node: BTreeMap<Node, NodeId>,
+    /// The node that a name has, by its st_ino, which is smaller to keep and quicker to find than the name.
+    by_ino: BTreeMap<u64, NodeId>,
     next: u64,
 }
 
@@ -173,7 +174,7 @@ impl Default for Nodes {
     fn default() -> Self {
         Self {
             known: LruCache::unbounded(),
-            by_node: BTreeMap::new(),
+            by_ino: BTreeMap::new(),
             next: FIRST_NODE,
         }
     }
@@ -190,19 +191,20 @@ impl Nodes {
 
     /// The id under which the kernel is told of a node now.
     pub fn looked_up(&mut self, node: Node) -> NodeId {
-        match node {
-            Node::Fixed(fixed) if !fixed.is_fresh() => NodeId(fixed as u64),
-            Node::Fixed(_) => self.insert(node, false),
-            _ => match self.by_node.get(&node).copied() {
-                Some(id) => {
-                    if let Some(known) = self.known.get_mut(&id) {
-                        known.lookups += 1;
-                    }
-                    id
-                }
-                None => self.insert(node, true),
-            },
+        let by_name = match node {
+            Node::Fixed(fixed) if !fixed.is_fresh() => return NodeId(fixed as u64),
+            Node::Fixed(_) => None,
+            _ => Some(node.ino()),
+        };
+        if let Some(&id) = by_name.and_then(|ino| self.by_ino.get(&ino))
+            && let Some(known) = self.known.get_mut(&id)
+            // Two names may share a hash; then the second is a fresh node at each lookup.
+            && known.node == node
+        {
+            known.lookups += 1;
+            return id;
         }
+        self.insert(node, by_name)
     }
 
     /// The kernel dropped so many references.
@@ -230,12 +232,12 @@ impl Nodes {
         }
     }
 
-    fn insert(&mut self, node: Node, by_name: bool) -> NodeId {
+    fn insert(&mut self, node: Node, by_name: Option<u64>) -> NodeId {
         self.make_room();
         let id = NodeId(self.next);
         self.next += 1;
-        if by_name {
-            self.by_node.insert(node.clone(), id);
+        if let Some(ino) = by_name {
+            self.by_ino.entry(ino).or_insert(id);
         }
         self.known.put(
             id,
@@ -265,9 +267,10 @@ impl Nodes {
 
     fn remove(&mut self, id: NodeId) {
         if let Some(known) = self.known.pop(&id)
-            && self.by_node.get(&known.node) == Some(&id)
+            && let btree_map::Entry::Occupied(named) = self.by_ino.entry(known.node.ino())
+            && *named.get() == id
         {
-            self.by_node.remove(&known.node);
+            named.remove();
         }
     }
 }
