@@ -141,9 +141,10 @@ impl Service {
         Ok(Some(Answer::Attr(self.attr(&mut state, context, &node))))
     }
 
-    /// Tells the kernel of a node.
+    /// Tells the kernel of a node. The size of a lock's text is left out: nothing is kept of these attributes, so the
+    /// kernel asks again before anybody sees them, and rendering would be most of the work of taking a lock.
     pub(super) fn entry(&self, state: &mut State, context: &Context, node: Node) -> Entry {
-        let attr = self.attr(state, context, &node);
+        let attr = self.attr_but_size(state, context, &node);
         Entry {
             node: state.nodes.looked_up(node),
             attr,
@@ -151,6 +152,14 @@ impl Service {
     }
 
     pub(super) fn attr(&self, state: &mut State, context: &Context, node: &Node) -> Attr {
+        let mut attr = self.attr_but_size(state, context, node);
+        if let Node::Lock(lock) | Node::Flock(lock) = node {
+            attr.size = lock_text::render(&state.engine, lock, self.now(context.now)).len() as u64;
+        }
+        attr
+    }
+
+    fn attr_but_size(&self, state: &mut State, context: &Context, node: &Node) -> Attr {
         let now = self.now(context.now);
         let mut attr = Attr {
             ino: node.ino(),
@@ -329,7 +338,6 @@ pub(super) fn new_handle(state: &mut State) -> Result<HandleId, Refused> {
 }
 
 fn lock_attr(state: &State, lock: &LockName, node: &Node, now: Now, attr: &mut Attr) {
-    attr.size = lock_text::render(&state.engine, lock, now).len() as u64;
     let newest = state
         .engine
         .holders(lock.as_str())
@@ -353,7 +361,6 @@ fn lock_attr(state: &State, lock: &LockName, node: &Node, now: Now, attr: &mut A
             attr.kind = Kind::Directory;
             attr.perm = 0o755;
             attr.nlink = 2;
-            attr.size = 0;
         }
         Node::LockLink(_) => {
             attr.kind = Kind::Link;
