@@ -19,10 +19,13 @@ mod measure;
 mod table;
 
 use std::cell::Cell;
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use libc::{LOCK_EX, LOCK_UN, O_CREAT, O_NONBLOCK, O_RDWR, O_TRUNC, O_WRONLY};
+use libc::{LOCK_EX, LOCK_UN, O_CREAT, O_RDWR};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 
 use contest::{Handoff, Taking, contest};
 use crowd::Crowd;
@@ -33,13 +36,12 @@ use support::{Mount, wait_until};
 use table::{Bound, Row, print_machine, print_rows, print_shares};
 
 /// What a shell's `>` opens with.
-const TAKE: i32 = O_WRONLY | O_CREAT | O_TRUNC;
+const TAKE: OFlag = OFlag::O_WRONLY.union(OFlag::O_CREAT).union(OFlag::O_TRUNC);
 const CALL_ROUNDS: usize = 40;
 const CALL_BATCH: usize = 200;
 /// A handoff needs its waiter asleep, which takes most of its time.
 const HANDOFF_BATCH: usize = 12;
 const CROWD: usize = 10_000;
-const CROWD_ROUNDS: usize = 3;
 /// Rounds of calls while one crowd is there, and while none is.
 const CROWD_CALL_ROUNDS: usize = 10;
 const IDLE_NANOS: u64 = 3_000_000_000;
@@ -50,12 +52,7 @@ fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wants = |part: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == part);
     print_machine();
-    // No waiter of a crowd may run out of time while others are measured.
-    let mount = Mount::with(&[("wait", "10m")]);
-    let bench = Bench {
-        daemon: Daemon::new(mount.daemon_pid()),
-        mount,
-    };
+    let bench = Bench::new();
     let mut rows = Vec::new();
     if wants("calls") {
         bench.calls(&mut rows);
@@ -64,7 +61,17 @@ fn main() {
         bench.shares();
     }
     if wants("crowds") {
-        bench.crowds(&mut rows);
+        // A daemon of its own for each: the memory that one crowd leaves would hide what the next one needs.
+        rows.extend(Bench::new().crowd(
+            Crowd::holding,
+            "take and release, 10,000 other locks held",
+            "memory of a held lock",
+        ));
+        rows.extend(Bench::new().crowd(
+            Crowd::waiting,
+            "take and release, 10,000 waiters elsewhere",
+            "memory of a waiter",
+        ));
     }
     if wants("idle") {
         bench.idle(&mut rows);
@@ -81,6 +88,15 @@ struct Bench {
 }
 
 impl Bench {
+    fn new() -> Self {
+        // No waiter of a crowd may run out of time while others are measured.
+        let mount = Mount::with(&[("wait", "10m")]);
+        Self {
+            daemon: Daemon::new(mount.daemon_pid()),
+            mount,
+        }
+    }
+
     /// The road of one uncontended caller, and from hand to hand.
     fn calls(&self, rows: &mut Vec<Row>) {
         let shm = tempfile::Builder::new()
@@ -91,7 +107,10 @@ impl Bench {
         // Forked before this process has descriptors that a child would keep open.
         let handoff = Handoff::new(&hand, Taking::Open);
         let kernel_handoff = Handoff::new(&kernel_hand, Taking::Flock);
-        let (lock, kernel_lock) = (self.mount.lock("take.lock"), in_shm("take"));
+        let (lock, kernel_lock) = (
+            File::new(&self.mount.locks(), "take.lock"),
+            File::new(shm.path(), "take"),
+        );
         let handle = sys::open(self.mount.lock("open.lock"), O_RDWR | O_CREAT).expect("a handle");
         let kernel_handle = sys::open(in_shm("open"), O_RDWR | O_CREAT).expect("a file");
         let refused = Cell::new(0_u32);
@@ -99,14 +118,14 @@ impl Bench {
         let mut r = Probe::whole(CALL_BATCH, || fstat(&handle));
         let mut take = Probe::whole(CALL_BATCH, || take_and_release(&lock));
         let mut kernel_take = Probe::whole(CALL_BATCH, || {
-            let file = sys::open(&kernel_lock, TAKE).expect("a file");
+            let file = kernel_lock.open(TAKE).expect("a file");
             sys::flock(&file, LOCK_EX).expect("nobody has it");
         });
         let mut flock = Probe::whole(CALL_BATCH, || lock_and_unlock(&handle));
         let mut kernel_flock = Probe::whole(CALL_BATCH, || lock_and_unlock(&kernel_handle));
         let mut hands = Probe::part(HANDOFF_BATCH, || handoff.once());
         let mut kernel_hands = Probe::part(HANDOFF_BATCH, || kernel_handoff.once());
-        let mut trying = Probe::whole(CALL_BATCH, || match sys::open(&lock, TAKE | O_NONBLOCK) {
+        let mut trying = Probe::whole(CALL_BATCH, || match lock.open(TAKE | OFlag::O_NONBLOCK) {
             Ok(held) => drop(held),
             Err(Errno::EAGAIN) => refused.set(refused.get() + 1),
             Err(errno) => panic!("a try: {errno}"),
@@ -135,18 +154,18 @@ impl Bench {
 
     /// What the calls are made of.
     fn shares(&self) {
-        let lock = self.mount.lock("take.lock");
+        let lock = File::new(&self.mount.locks(), "take.lock");
         let handle = sys::open(self.mount.lock("open.lock"), O_RDWR | O_CREAT).expect("a handle");
         let number = Cell::new(0);
         // A name that the kernel does not have in its cache.
         let fresh = || {
             number.set(number.get() + 1);
-            self.mount.lock(&format!("fresh-{}.lock", number.get()))
+            File::new(&self.mount.locks(), &format!("fresh-{}.lock", number.get()))
         };
         let mut r = Probe::whole(CALL_BATCH, || fstat(&handle));
         let mut look = Probe::part(CALL_BATCH, || {
             let name = fresh();
-            timed(|| assert!(!name.exists()))
+            timed(|| assert_eq!(name.open(OFlag::O_WRONLY).err(), Some(Errno::ENOENT)))
         });
         let mut first_take = Probe::part(CALL_BATCH, || {
             let name = fresh();
@@ -155,13 +174,13 @@ impl Bench {
         let mut take = Probe::whole(CALL_BATCH, || take_and_release(&lock));
         let mut opening = Probe::part(CALL_BATCH, || {
             let start = now();
-            let held = sys::open(&lock, TAKE).expect("nobody has it");
+            let held = lock.open(TAKE).expect("nobody has it");
             let opened = now() - start;
             drop(held);
             opened
         });
         let mut closing = Probe::part(CALL_BATCH, || {
-            let held = sys::open(&lock, TAKE).expect("nobody has it");
+            let held = lock.open(TAKE).expect("nobody has it");
             timed(|| drop(held))
         });
         let mut flock = Probe::whole(CALL_BATCH, || lock_and_unlock(&handle));
@@ -183,7 +202,7 @@ impl Bench {
         in_turns(CALL_ROUNDS, &self.daemon, &mut probes);
         let calls = [
             ("fstat: GETATTR", &r),
-            ("stat of a free name: LOOKUP", &look),
+            ("open of a free name: LOOKUP", &look),
             ("> of a name the kernel has not cached", &first_take),
             ("> of the name of the last time", &take),
             ("  its open", &opening),
@@ -195,10 +214,9 @@ impl Bench {
     }
 
     /// The same calls with many others about, and what each of those costs in memory.
-    fn crowds(&self, rows: &mut Vec<Row>) {
-        let lock = self.mount.lock("take.lock");
-        let open = self.mount.lock("open.lock");
-        let handle = sys::open(&open, O_RDWR | O_CREAT).expect("a handle");
+    fn crowd(&self, gather: fn(&Mount, usize) -> Crowd, slower: &'static str, memory: &'static str) -> [Row; 2] {
+        let lock = File::new(&self.mount.locks(), "take.lock");
+        let handle = sys::open(self.mount.lock("open.lock"), O_RDWR | O_CREAT).expect("a handle");
         let measure = || {
             let mut r = Probe::whole(CALL_BATCH, || fstat(&handle));
             let mut take = Probe::whole(CALL_BATCH, || take_and_release(&lock));
@@ -206,40 +224,24 @@ impl Bench {
             take.ratio(&r)
         };
         measure();
-        for (gather, slower, memory) in [
-            (
-                Crowd::holding as fn(&Mount, usize) -> Crowd,
-                "take and release, 10,000 other locks held",
-                "memory of a held lock",
-            ),
-            (
-                Crowd::waiting,
-                "take and release, 10,000 waiters elsewhere",
-                "memory of a waiter",
-            ),
-        ] {
-            let mut bytes = None;
-            let slowdown = (0..CROWD_ROUNDS).map(|_| {
-                let alone = measure();
-                let before = self.daemon.memory();
-                let crowd = gather(&self.mount, CROWD);
-                self.daemon.wait_until_quiet();
-                // Only the first crowd: the next ones find the memory that it left.
-                bytes.get_or_insert((self.daemon.memory() - before) / CROWD as f64);
-                let crowded = measure();
-                crowd.leave(&self.mount, &self.daemon);
-                crowded / alone
-            });
-            let slowdown = median(slowdown.collect::<Vec<_>>());
-            rows.push(Row::figure(slower, slowdown, "×", Bound::AtMost, 1.2));
-            rows.push(Row::figure(
-                memory,
-                bytes.unwrap_or_default() / 1024.0,
-                "KiB",
-                Bound::AtMost,
-                1.0,
-            ));
-        }
+        let mut bytes = None;
+        let mut slowdown = || {
+            let alone = measure();
+            let before = self.daemon.memory();
+            let crowd = gather(&self.mount, CROWD);
+            self.daemon.wait_until_quiet();
+            // Only the first crowd: the next ones find the memory that it left.
+            bytes.get_or_insert((self.daemon.memory() - before) / CROWD as f64);
+            let crowded = measure();
+            crowd.leave(&self.mount, &self.daemon);
+            crowded / alone
+        };
+        let slowdown = median([slowdown(), slowdown(), slowdown()]);
+        let kibibytes = bytes.unwrap_or_default() / 1024.0;
+        [
+            Row::figure(slower, slowdown, "×", Bound::AtMost, 1.2),
+            Row::figure(memory, kibibytes, "KiB", Bound::AtMost, 1.0),
+        ]
     }
 
     /// What the daemon does while nothing happens.
@@ -280,12 +282,36 @@ impl Bench {
     }
 }
 
+/// A file in an open directory: the way to the directory is not what is measured.
+struct File {
+    directory: OwnedFd,
+    name: CString,
+}
+
+impl File {
+    fn new(directory: &Path, name: &str) -> Self {
+        Self {
+            directory: sys::open(directory, libc::O_PATH).expect("the directory is there"),
+            name: CString::new(name).expect("no NUL in a name"),
+        }
+    }
+
+    fn open(&self, flags: OFlag) -> nix::Result<OwnedFd> {
+        openat(
+            &self.directory,
+            &*self.name,
+            flags | OFlag::O_CLOEXEC,
+            Mode::from_bits_truncate(0o644),
+        )
+    }
+}
+
 fn fstat(file: &OwnedFd) {
     nix::sys::stat::fstat(file).expect("an open file");
 }
 
-fn take_and_release(lock: &Path) {
-    drop(sys::open(lock, TAKE).expect("nobody has it"));
+fn take_and_release(lock: &File) {
+    drop(lock.open(TAKE).expect("nobody has it"));
 }
 
 fn lock_and_unlock(file: &OwnedFd) {
