@@ -20,11 +20,7 @@ pub(super) enum HandleKind {
     /// A scratch file; the name it was opened under.
     Scratch { name: LockName, append: bool },
     /// A file in a lock made by mkdir.
-    DirectoryFile {
-        lock: LockName,
-        file: LockName,
-        append: bool,
-    },
+    DirectoryFile(Box<DirectoryFile>),
     /// Text that was rendered at the open.
     Text(Vec<u8>),
     /// A listing that was taken at the open.
@@ -33,6 +29,14 @@ pub(super) enum HandleKind {
     Transaction(Box<Transaction>),
     /// `control`, for writing; what has been read of its help.
     Control { read: usize },
+}
+
+/// An open file in a lock made by mkdir.
+#[derive(Clone, Debug)]
+pub(super) struct DirectoryFile {
+    pub(super) lock: LockName,
+    pub(super) file: LockName,
+    pub(super) append: bool,
 }
 
 /// An open lock.

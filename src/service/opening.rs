@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::api::{Access, Answer, OpenMode, Opened};
-use super::handles::{Handle, HandleKind, LockHandle, Parked, Transaction};
+use super::handles::{DirectoryFile, Handle, HandleKind, LockHandle, Parked, Transaction};
 use super::inspect::{Fresh, Work};
 use super::lookup::{bad_name, new_handle, stale};
 use super::refusals::{Refused, about_lock};
@@ -43,12 +43,12 @@ impl Service {
                 )
             }
             Node::LockDirectoryFile(lock, file) => {
-                let kind = HandleKind::DirectoryFile {
+                let open = DirectoryFile {
                     lock,
                     file,
                     append: mode.append,
                 };
-                self.opened(&mut self.state(), id, kind, true)
+                self.opened(&mut self.state(), id, HandleKind::DirectoryFile(Box::new(open)), true)
             }
             Node::Fixed(fixed) => self.open_fixed(context, id, fixed, mode),
             Node::LockDirectory(_) => Err(Refused::new(Refusal::IsDirectory, "")),
@@ -241,11 +241,12 @@ impl Service {
             }
             Err(refusal) => return Err(about_lock(&state.engine, &lock, refusal, context.now)),
         }
-        let kind = HandleKind::DirectoryFile {
+        let open = DirectoryFile {
             lock: lock.clone(),
             file: file.clone(),
             append: mode.append,
         };
+        let kind = HandleKind::DirectoryFile(Box::new(open));
         self.created(&mut state, context, Node::LockDirectoryFile(lock, file), kind, true)
     }
 

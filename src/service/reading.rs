@@ -25,9 +25,9 @@ impl Service {
                 let file = state.scratch.get(context.now.mono, name.as_str()).ok_or_else(stale)?;
                 piece(&file.data, offset, size)
             }
-            HandleKind::DirectoryFile { lock, file, .. } => {
-                let (_, files) = state.engine.directory(lock.as_str()).ok_or_else(stale)?;
-                piece(files.get(file).ok_or_else(stale)?, offset, size)
+            HandleKind::DirectoryFile(open) => {
+                let (_, files) = state.engine.directory(open.lock.as_str()).ok_or_else(stale)?;
+                piece(files.get(&open.file).ok_or_else(stale)?, offset, size)
             }
             HandleKind::Control { read } => {
                 let data = piece(help::CONTROL.as_bytes(), *read as u64, size);

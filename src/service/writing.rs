@@ -1,7 +1,7 @@
 //! write(2): the text of a lock, scratch files, and requests.
 
 use super::api::{Answer, WRITE_BYTES_MAX};
-use super::handles::HandleKind;
+use super::handles::{DirectoryFile, HandleKind};
 use super::inspect::Fresh;
 use super::making::parse_text;
 use super::refusals::{Refused, about_lock};
@@ -14,7 +14,7 @@ use crate::types::{HandleId, LockName, Refusal, TEXT_BYTES_MAX, Text};
 enum Sink {
     Lock,
     Scratch(LockName, bool),
-    DirectoryFile(LockName, LockName, bool),
+    DirectoryFile(DirectoryFile),
     Transaction,
     Control,
     Nothing,
@@ -25,9 +25,7 @@ impl Service {
         let sink = match self.state().handles.get(&handle).map(|open| &open.kind) {
             Some(HandleKind::Lock(_)) => Sink::Lock,
             Some(HandleKind::Scratch { name, append }) => Sink::Scratch(name.clone(), *append),
-            Some(HandleKind::DirectoryFile { lock, file, append }) => {
-                Sink::DirectoryFile(lock.clone(), file.clone(), *append)
-            }
+            Some(HandleKind::DirectoryFile(open)) => Sink::DirectoryFile((**open).clone()),
             Some(HandleKind::Transaction(_)) => Sink::Transaction,
             Some(HandleKind::Control { .. }) => Sink::Control,
             Some(HandleKind::Text(_) | HandleKind::Listing(_)) | None => Sink::Nothing,
@@ -39,7 +37,7 @@ impl Service {
         match sink {
             Sink::Lock => self.write_text(context, handle, offset, data)?,
             Sink::Scratch(name, append) => self.write_scratch(context, &name, append, offset, data)?,
-            Sink::DirectoryFile(lock, file, append) => self.write_file(context, lock, file, append, offset, data)?,
+            Sink::DirectoryFile(open) => self.write_file(context, open, offset, data)?,
             Sink::Transaction => return self.request(context, handle, data),
             Sink::Control => return self.control(context, data),
             Sink::Nothing => return Err(Refused::new(Refusal::BadHandle, "")),
@@ -144,15 +142,8 @@ impl Service {
     }
 
     /// A file in a lock made by mkdir; the one called `pid` counts as the lock's text.
-    fn write_file(
-        &self,
-        context: &Context,
-        lock: LockName,
-        file: LockName,
-        append: bool,
-        offset: u64,
-        data: &[u8],
-    ) -> Result<(), Refused> {
+    fn write_file(&self, context: &Context, open: DirectoryFile, offset: u64, data: &[u8]) -> Result<(), Refused> {
+        let DirectoryFile { lock, file, append } = open;
         let current = {
             let state = self.state();
             state
