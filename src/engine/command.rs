@@ -1,5 +1,7 @@
 //! Every input of the engine, as plain data that a journal could keep.
 
+use std::sync::Arc;
+
 use super::dir::FileChange;
 use crate::types::{
     Declared, GrantId, HandleId, LockName, Mode, Priority, ProcessId, Range, Refusal, SessionName, Settings, Text,
@@ -42,7 +44,7 @@ pub struct Party {
     /// The session it belongs to.
     pub session: Option<SessionName>,
     /// What it does, for people: `git merge`.
-    pub op: Option<Box<str>>,
+    pub op: Option<Arc<str>>,
     /// Whether the process has only the waiting thread, so that its wait stops all of it.
     pub solo: bool,
 }

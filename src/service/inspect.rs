@@ -5,6 +5,8 @@
 //! this thread, which looks at holders that stay longer than a moment and at every wait that begins:
 //! whether it is a circle, whether the waiter has the lock itself, whether an ancestor of it holds a scope.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::api::{Access, Answer, Call, Caller, OpenMode};
@@ -13,7 +15,7 @@ use super::{Context, Service};
 use crate::adapters::Clock;
 use crate::adapters::processes::{self, OpenFile};
 use crate::engine::{Command, Party};
-use crate::types::{GrantId, HandleId, LockName, NodeId, ProcessId, Refusal, Unique};
+use crate::types::{GrantId, HandleId, LockName, NodeId, ProcessId, Refusal, SessionName, Unique};
 use crate::view::nodes::{Fixed, Node};
 use crate::view::requests::Verb;
 
@@ -173,8 +175,13 @@ impl Service {
     /// That reads memory of other processes, so only the inspector's thread does it: such a page could lie on our mount.
     fn identify_holders(&self) {
         let fresh = std::mem::take(&mut self.state().unidentified);
+        // A process is asked once, and what it said is kept once, however many locks it has taken since.
+        let mut known: BTreeMap<Option<ProcessId>, Said> = BTreeMap::new();
         for (id, party) in self.unknown_parties(&fresh, is_stranger) {
-            let found = self.identify(party);
+            let found = self.pin_party(party).map(|party| {
+                let said = known.entry(party.process).or_insert_with(|| Said::by(party.pid));
+                said.told(party)
+            });
             self.tell_identity(id, found);
         }
     }
@@ -278,14 +285,7 @@ impl Service {
 
     /// Who a thread belongs to, its session and what it does; `None` when it is gone.
     fn identify(&self, party: Party) -> Option<Party> {
-        let mut party = self.pin_party(party)?;
-        if party.session.is_none() {
-            party.session = processes::session_of(party.pid);
-        }
-        if party.op.is_none() {
-            party.op = processes::operation_of(party.pid).map(String::into_boxed_str);
-        }
-        Some(party)
+        self.pin_party(party).map(|party| Said::by(party.pid).told(party))
     }
 
     fn carry_out_verbs(&self, unique: Unique, caller: Caller, verbs: Vec<Verb>, size: u32) {
@@ -430,6 +430,29 @@ impl Service {
                 .iter()
                 .any(|file| file.path.ends_with("acquire") || file.ino.is_some_and(|ino| inodes.contains(&ino)))
         })
+    }
+}
+
+/// What a process says of itself.
+#[derive(Debug)]
+struct Said {
+    session: Option<SessionName>,
+    op: Option<Arc<str>>,
+}
+
+impl Said {
+    fn by(pid: u32) -> Self {
+        Self {
+            session: processes::session_of(pid),
+            op: processes::operation_of(pid).map(Arc::from),
+        }
+    }
+
+    /// Adds it to what is known of a party; what was said at the request counts more.
+    fn told(&self, mut party: Party) -> Party {
+        party.session = party.session.or_else(|| self.session.clone());
+        party.op = party.op.or_else(|| self.op.clone());
+        party
     }
 }
 

@@ -1,5 +1,7 @@
 //! `acquire`: one request for several locks, and the events that follow.
 
+use std::sync::Arc;
+
 use super::api::Answer;
 use super::handles::{Parked, Stage};
 use super::inspect::{Fresh, Work};
@@ -81,7 +83,7 @@ impl Service {
     fn acquire_of(&self, context: &Context, handle: HandleId, request: AcquireRequest) -> Acquire {
         let mut party = self.party(context);
         party.session = request.session;
-        party.op = request.op.map(String::into_boxed_str);
+        party.op = request.op.map(Arc::from);
         if request.ticket.is_some() && party.session.is_none() {
             // A ticket belongs to a session, so it must be known now.
             let pinned = self.processes.pin(context.caller.tid);
