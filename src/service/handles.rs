@@ -50,11 +50,11 @@ pub(super) struct LockHandle {
     /// The lock was taken away from this handle.
     pub(super) lost: bool,
     /// What was written through it so far.
-    pub(super) written: Vec<u8>,
+    pub(super) written: Box<[u8]>,
     /// Its first write was refused.
     pub(super) spoiled: bool,
     /// The lock's text at the open, for reading.
-    pub(super) text: Vec<u8>,
+    pub(super) text: Box<[u8]>,
 }
 
 impl LockHandle {
@@ -65,9 +65,9 @@ impl LockHandle {
             access,
             append,
             lost: false,
-            written: Vec::new(),
+            written: Box::default(),
             spoiled: false,
-            text: Vec::new(),
+            text: Box::default(),
         }
     }
 }

@@ -72,7 +72,7 @@ impl Service {
         let mut handle = LockHandle::new(lock, context.caller.tid, mode.access, mode.append);
         let mut state = self.state();
         if mode.access != Access::Write {
-            handle.text = lock_text::render(&state.engine, &handle.name, self.now(context.now));
+            handle.text = lock_text::render(&state.engine, &handle.name, self.now(context.now)).into();
         }
         self.opened(&mut state, id, HandleKind::Lock(Box::new(handle)), false)
     }

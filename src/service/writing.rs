@@ -76,7 +76,7 @@ impl Service {
         } else {
             usize::try_from(offset).unwrap_or(usize::MAX)
         };
-        let mut written = if offset == 0 { Vec::new() } else { open.written.clone() };
+        let mut written = if offset == 0 { Vec::new() } else { open.written.to_vec() };
         let rule = state.engine.text_rule(handle);
         drop(state);
         if written.len() < offset && rule == TextRule::Declaration {
@@ -238,6 +238,6 @@ impl Service {
 /// Remembers what was written through a handle so far.
 fn keep_written(state: &mut State, handle: HandleId, written: Vec<u8>) {
     if let Some(HandleKind::Lock(open)) = state.handles.get_mut(&handle).map(|open| &mut open.kind) {
-        open.written = written;
+        open.written = written.into();
     }
 }
