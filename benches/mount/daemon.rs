@@ -1,8 +1,12 @@
-//! What /proc tells of the daemon: its memory, its processor time, and how many requests it has read.
+//! The daemon from outside: what /proc tells of its memory, its processor time and the requests it has read, and where
+//! it runs.
 
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 use crate::measure::spin;
 use crate::support::process::holds_within;
@@ -90,5 +94,29 @@ impl Daemon {
         let line = text.lines().find_map(|line| line.strip_prefix(key));
         let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
         number.unwrap_or_else(|| panic!("{key} in {file}: {text}"))
+    }
+}
+
+/// Keeps this process, and all that it starts meanwhile, on one processor until it goes.
+pub struct OneProcessor {
+    before: CpuSet,
+}
+
+impl OneProcessor {
+    /// Moves to the last processor that this process may use.
+    pub fn new() -> Self {
+        let before = sched_getaffinity(Pid::from_raw(0)).expect("our own processors");
+        let last = (0..CpuSet::count()).rev().find(|&cpu| before.is_set(cpu) == Ok(true));
+        let mut one = CpuSet::new();
+        one.set(last.expect("we run somewhere"))
+            .expect("it was found in such a set");
+        sched_setaffinity(Pid::from_raw(0), &one).expect("one of our own processors");
+        Self { before }
+    }
+}
+
+impl Drop for OneProcessor {
+    fn drop(&mut self) {
+        sched_setaffinity(Pid::from_raw(0), &self.before).expect("they were ours before");
     }
 }

@@ -42,13 +42,13 @@ impl Row {
     }
 
     /// Any other figure.
-    pub fn figure(what: &'static str, figure: f64, unit: &str, bound: Bound, target: f64) -> Self {
+    pub fn figure(what: &'static str, figure: f64, unit: &str, target: Option<(Bound, f64)>) -> Self {
         Self {
             what,
             measured: format!("{figure:.2} {unit}"),
             ratio: None,
             kernel: None,
-            target: Some((bound, target)),
+            target,
             figure,
         }
     }
@@ -89,8 +89,11 @@ pub fn print_machine() {
 }
 
 /// The figures and their targets.
-pub fn print_rows(rows: &[Row]) {
-    println!("\n{:<44} {:>12} {:>7} {:>9}  target", "medians", "", "in R", "in flock");
+pub fn print_rows(title: &str, rows: &[Row]) {
+    println!(
+        "\n{:<44} {:>12} {:>7} {:>9}  target",
+        title, "median", "in R", "in flock"
+    );
     for row in rows {
         let times = |ratio: Option<f64>| ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
         println!(
