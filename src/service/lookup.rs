@@ -169,7 +169,7 @@ impl Service {
             uid: self.owner.0,
             gid: self.owner.1,
             size: 0,
-            mtime: (now.wall_ns / 1_000_000_000, (now.wall_ns % 1_000_000_000) as u32),
+            mtime: seconds_and_nanos(now.wall_ns),
             ttl: Duration::ZERO,
         };
         match node {
@@ -337,6 +337,12 @@ pub(super) fn new_handle(state: &mut State) -> Result<HandleId, Refused> {
         .map_err(|refusal| Refused::new(refusal, "too many files are open below the mountpoint"))
 }
 
+/// A time in nanoseconds since 1970, as stat(2) has it.
+fn seconds_and_nanos(wall_ns: i64) -> (i64, u32) {
+    const SECOND: i64 = 1_000_000_000;
+    (wall_ns.div_euclid(SECOND), wall_ns.rem_euclid(SECOND) as u32)
+}
+
 fn lock_attr(state: &State, lock: &LockName, node: &Node, now: Now, attr: &mut Attr) {
     let newest = state
         .engine
@@ -345,8 +351,7 @@ fn lock_attr(state: &State, lock: &LockName, node: &Node, now: Now, attr: &mut A
     if let Some(holder) = newest {
         let grant = holder.grant;
         attr.uid = grant.party.uid;
-        let since = now.wall_at(grant.since).as_nanosecond();
-        attr.mtime = ((since / 1_000_000_000) as i64, (since % 1_000_000_000) as u32);
+        attr.mtime = seconds_and_nanos(now.wall_ns_at(grant.since));
         if let Some(extra) = grant.extra() {
             attr.mtime = extra.mtime.unwrap_or(attr.mtime);
             if let (Some(ino), Node::Lock(_)) = (extra.ino, node) {

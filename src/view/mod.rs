@@ -22,9 +22,13 @@ pub struct Now {
 impl Now {
     /// What the wall showed at an earlier tick of the monotonic clock.
     pub fn wall_at(&self, tick: Tick) -> jiff::Timestamp {
+        jiff::Timestamp::from_nanosecond(self.wall_ns_at(tick).into()).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    /// The same in nanoseconds since 1970.
+    pub fn wall_ns_at(&self, tick: Tick) -> i64 {
         let ago = i64::try_from(self.moment.mono.since(tick).as_nanos()).unwrap_or(i64::MAX);
-        let ns = i128::from(self.wall_ns.saturating_sub(ago));
-        jiff::Timestamp::from_nanosecond(ns).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        self.wall_ns.saturating_sub(ago)
     }
 
     /// The same in whole seconds, in the form `2026-11-20T14:40:00Z`.
