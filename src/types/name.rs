@@ -37,6 +37,10 @@ pub enum NameError {
 
 /// A character that shows: neither control, blank, nor an invisible formatting character.
 fn is_printable(c: char) -> bool {
+    if c.is_ascii() {
+        // Nearly every name is only this, and each LOOKUP parses one.
+        return c.is_ascii_graphic();
+    }
     let invisible = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
     !(c.is_control() || c.is_whitespace() || invisible)
