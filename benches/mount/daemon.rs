@@ -79,6 +79,17 @@ impl Daemon {
         user / (user + system).max(1.0)
     }
 
+    /// Moves all its threads.
+    pub fn move_to(&self, processor: &CpuSet) {
+        let threads = fs::read_dir(self.proc.join("task")).expect("the daemon runs");
+        let tids = threads
+            .flatten()
+            .filter_map(|thread| thread.file_name().to_str()?.parse().ok());
+        for tid in tids {
+            sched_setaffinity(Pid::from_raw(tid), processor).expect("the daemon is ours");
+        }
+    }
+
     /// Returns once it has spent nothing for 30 ms: what came after the last answer is done.
     pub fn wait_until_quiet(&self) {
         let quiet = holds_within(Duration::from_secs(30), || {
@@ -112,6 +123,17 @@ impl OneProcessor {
             .expect("it was found in such a set");
         sched_setaffinity(Pid::from_raw(0), &one).expect("one of our own processors");
         Self { before }
+    }
+}
+
+impl OneProcessor {
+    /// Another processor, if this process may use one.
+    pub fn other(&self) -> Option<CpuSet> {
+        let own = sched_getaffinity(Pid::from_raw(0)).expect("our own processors");
+        let is_other = |&cpu: &usize| self.before.is_set(cpu) == Ok(true) && own.is_set(cpu) == Ok(false);
+        let mut other = CpuSet::new();
+        other.set((0..CpuSet::count()).find(is_other)?).ok()?;
+        Some(other)
     }
 }
 

@@ -126,6 +126,6 @@ pub fn print_shares(calls: &[(&'static str, &Probe<'_>)], user_share: f64) {
         );
     }
     let share = (user_share * 100.0).round();
-    println!("Of the daemon's time {share} % are its own code, the rest is read(2) and writev(2) on /dev/fuse.");
+    println!("Of the daemon's time {share} % are its own code, the rest is read(2) and write(2) on /dev/fuse.");
     println!("A RELEASE is served after close(2) has returned, beside its caller, so it can count in the daemon only.");
 }
