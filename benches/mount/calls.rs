@@ -145,25 +145,28 @@ pub fn print_shares_of(bench: &Bench) {
     print_shares(&calls, bench.daemon.user_share());
 }
 
-/// How much slower a take is, to a bare round trip, while a crowd is there: `with_crowd` gathers one, measures, and sends
-/// it away.
-pub fn slowdown(bench: &Bench, mut with_crowd: impl FnMut(&mut dyn FnMut())) -> f64 {
+/// How much slower a take and a bare round trip are while a crowd is there: `with_crowd` gathers one, measures, and sends it
+/// away. The measure is the kernel's own lock, which no crowd slows.
+pub fn slowdown(bench: &Bench, mut with_crowd: impl FnMut(&mut dyn FnMut())) -> [f64; 2] {
     let lock = File::new(&bench.mount.locks(), "take.lock");
     let handle = sys::open(bench.mount.lock("open.lock"), O_RDWR | O_CREAT).expect("a handle");
-    let ratio = || {
+    let file = OwnedFd::from(tempfile::tempfile_in("/dev/shm").expect("a file on tmpfs"));
+    let ratios = || {
+        let mut kernel = Probe::whole(BATCH, || lock_and_unlock(&file));
         let mut r = Probe::whole(BATCH, || fstat(&handle));
         let mut take = Probe::whole(BATCH, || take_and_release(&lock));
-        in_turns(CROWD_ROUNDS, &bench.daemon, &mut [&mut r, &mut take]);
-        take.ratio(&r)
+        in_turns(CROWD_ROUNDS, &bench.daemon, &mut [&mut kernel, &mut r, &mut take]);
+        [take.ratio(&kernel), r.ratio(&kernel)]
     };
-    ratio();
+    ratios();
     let mut once = || {
-        let alone = ratio();
-        let mut crowded = 0.0;
-        with_crowd(&mut || crowded = ratio());
-        crowded / alone
+        let alone = ratios();
+        let mut crowded = [0.0; 2];
+        with_crowd(&mut || crowded = ratios());
+        [crowded[0] / alone[0], crowded[1] / alone[1]]
     };
-    median([once(), once(), once()])
+    let all = [once(), once(), once()];
+    [0, 1].map(|which| median(all.map(|pair| pair[which])))
 }
 
 fn take_and_release(lock: &File) {
