@@ -304,6 +304,7 @@ fn open_mode(flags: i32) -> Option<OpenMode> {
         nonblock: flags & libc::O_NONBLOCK != 0,
         exclusive: flags & libc::O_EXCL != 0,
         append: flags & libc::O_APPEND != 0,
+        truncate: flags & libc::O_TRUNC != 0,
     })
 }
 

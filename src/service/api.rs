@@ -35,6 +35,8 @@ pub struct OpenMode {
     pub exclusive: bool,
     /// O_APPEND.
     pub append: bool,
+    /// O_TRUNC: empties small files; locks ignore it.
+    pub truncate: bool,
 }
 
 /// The access mode of an open.

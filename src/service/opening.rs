@@ -27,32 +27,45 @@ impl Service {
         match node {
             Node::Lock(lock) if mode.access == Access::Write => self.open_lock(context, id, lock, mode),
             Node::Lock(lock) | Node::Flock(lock) | Node::LockLink(lock) => self.open_handle(context, id, lock, mode),
-            Node::Scratch(name) => {
-                let mut state = self.state();
-                if state.scratch.get(context.now.mono, name.as_str()).is_none() {
-                    return Err(stale());
-                }
-                self.opened(
-                    &mut state,
-                    id,
-                    HandleKind::Scratch {
-                        name,
-                        append: mode.append,
-                    },
-                    true,
-                )
-            }
-            Node::LockDirectoryFile(lock, file) => {
-                let open = DirectoryFile {
-                    lock,
-                    file,
-                    append: mode.append,
-                };
-                self.opened(&mut self.state(), id, HandleKind::DirectoryFile(Box::new(open)), true)
-            }
+            Node::Scratch(name) => self.open_scratch(context, id, name, mode),
+            Node::LockDirectoryFile(lock, file) => self.open_directory_file(context, id, lock, file, mode),
             Node::Fixed(fixed) => self.open_fixed(context, id, fixed, mode),
             Node::LockDirectory(_) => Err(Refused::new(Refusal::IsDirectory, "")),
         }
+    }
+
+    fn open_scratch(&self, context: &Context, id: NodeId, name: LockName, mode: OpenMode) -> Outcome {
+        let mut state = self.state();
+        if state.scratch.get(context.now.mono, name.as_str()).is_none() {
+            return Err(stale());
+        }
+        if mode.truncate {
+            state.scratch.truncate(name.as_str());
+        }
+        let kind = HandleKind::Scratch {
+            name,
+            append: mode.append,
+        };
+        self.opened(&mut state, id, kind, true)
+    }
+
+    fn open_directory_file(
+        &self,
+        context: &Context,
+        id: NodeId,
+        lock: LockName,
+        file: LockName,
+        mode: OpenMode,
+    ) -> Outcome {
+        if mode.truncate {
+            self.truncate_file(context, &lock, file.clone())?;
+        }
+        let open = DirectoryFile {
+            lock,
+            file,
+            append: mode.append,
+        };
+        self.opened(&mut self.state(), id, HandleKind::DirectoryFile(Box::new(open)), true)
     }
 
     /// Keeps a handle and tells the kernel of it.

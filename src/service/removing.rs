@@ -103,21 +103,27 @@ impl Service {
             }
             Node::Scratch(name) if change.size == Some(0) => self.state().scratch.truncate(name.as_str()),
             Node::LockDirectoryFile(lock, file) if change.size == Some(0) => {
-                let actor = self.actor(context);
-                let command = Command::ChangeFile {
-                    lock: lock.clone(),
-                    file: file.clone(),
-                    change: FileChange::Truncate,
-                    actor,
-                };
-                let mut state = self.state();
-                let result = state.command(context.now, command);
-                result.map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now))?;
+                self.truncate_file(context, lock, file.clone())?;
             }
             _ => {}
         }
         let mut state = self.state();
         Ok(Some(Answer::Attr(self.attr(&mut state, context, &node))))
+    }
+
+    pub(super) fn truncate_file(&self, context: &Context, lock: &LockName, file: LockName) -> Result<(), Refused> {
+        let actor = self.actor(context);
+        let mut state = self.state();
+        let change = Command::ChangeFile {
+            lock: lock.clone(),
+            file,
+            change: FileChange::Truncate,
+            actor,
+        };
+        let result = state.command(context.now, change);
+        result
+            .map(|_| ())
+            .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now))
     }
 
     /// utimensat(2). By one who holds the lock through a descriptor of its own it makes a lease, for that is what

@@ -107,6 +107,7 @@ fn open_flags_become_an_open_mode() {
         nonblock: true,
         exclusive: false,
         append: true,
+        truncate: true,
     };
     assert_eq!(
         open(libc::O_WRONLY | libc::O_NONBLOCK | libc::O_APPEND | libc::O_TRUNC),
@@ -122,6 +123,7 @@ fn open_flags_become_an_open_mode() {
         nonblock: false,
         exclusive: true,
         append: false,
+        truncate: false,
     };
     assert_eq!(
         call(opcode::CREATE, &[&create, b"x.lock\0"]),
