@@ -174,7 +174,8 @@ impl Service {
     ///
     /// That reads memory of other processes, so only the inspector's thread does it: such a page could lie on our mount.
     fn identify_holders(&self) {
-        let fresh = std::mem::take(&mut self.state().unidentified);
+        // They stay in the list until they are known: a reader that comes meanwhile must see that somebody is not.
+        let fresh = self.state().unidentified.clone();
         // A process is asked once, and what it said is kept once, however many locks it has taken since.
         let mut known: BTreeMap<Option<ProcessId>, Said> = BTreeMap::new();
         for (id, party) in self.unknown_parties(&fresh, is_stranger) {
@@ -184,6 +185,8 @@ impl Service {
             });
             self.tell_identity(id, found);
         }
+        // Others only ever add to its end.
+        self.state().unidentified.drain(..fresh.len());
     }
 
     /// Pins the processes of holders that nobody has identified: what rules about descent need, and safe anywhere.
