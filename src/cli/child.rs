@@ -178,7 +178,7 @@ impl Supervisor {
             Err(error) => return Err(error.into()),
             Ok(length) => {
                 let reason = String::from_utf8_lossy(&reason[..length]).into_owned();
-                eprintln!("git-lockfs: {reason}: ending the command");
+                eprintln!("git-lockfs: ending the command: {reason}");
                 self.loss = Some(Loss {
                     reason,
                     kill_at: Some(Instant::now() + TERM_LIMIT),

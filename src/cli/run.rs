@@ -298,7 +298,7 @@ fn loss(mount: &Mount, names: &[LockName], error: &io::Error) -> String {
         return format!("{names}: lost, the daemon is gone");
     }
     match mount.last_error() {
-        Some(sentence) => format!("{names}: lost: {sentence}"),
+        Some(sentence) => sentence,
         None => format!("{names}: lost ({error})"),
     }
 }

@@ -62,6 +62,7 @@ impl Service {
         let (command, about) = match verb {
             Verb::Break(lock, token, reason) => {
                 tracing::warn!(%lock, %token, uid = context.caller.uid, tid = context.caller.tid, "broken: {reason}");
+                state.breaking = Some(format!("broken: {reason}"));
                 (
                     Command::Break {
                         lock: lock.clone(),
@@ -82,6 +83,7 @@ impl Service {
             Verb::FlushMetrics => return Ok(()),
         };
         let result = state.command(context.now, command);
+        state.breaking = None;
         let result = result.map_err(|refusal| match (refusal, about) {
             (Refusal::HeldByOther, Some(lock)) => {
                 let sentence =

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use super::api::{Access, DirEntry};
-use crate::types::{HandleId, LockName, NodeId, Token};
+use super::refusals::Refused;
+use crate::types::{HandleId, LockName, NodeId, Refusal, Token};
 
 /// An open file.
 #[derive(Debug)]
@@ -47,8 +48,8 @@ pub(super) struct LockHandle {
     pub(super) tid: u32,
     pub(super) access: Access,
     pub(super) append: bool,
-    /// The lock was taken away from this handle.
-    pub(super) lost: bool,
+    /// Why the lock was taken away from this handle, once it was.
+    pub(super) lost: Option<Box<str>>,
     /// What was written through it so far.
     pub(super) written: Box<[u8]>,
     /// Its first write was refused.
@@ -64,12 +65,21 @@ impl LockHandle {
             tid,
             access,
             append,
-            lost: false,
+            lost: None,
             written: Box::default(),
             spoiled: false,
             text: Box::default(),
         }
     }
+
+    /// Refuses when the lock was taken away from this handle.
+    pub(super) fn check_kept(&self) -> Result<(), Refused> {
+        check_kept(self.lost.as_deref())
+    }
+}
+
+fn check_kept(lost: Option<&str>) -> Result<(), Refused> {
+    lost.map_or(Ok(()), |sentence| Err(Refused::new(Refusal::Stale, sentence)))
 }
 
 /// The state of an open `acquire`.
@@ -82,8 +92,8 @@ pub(super) struct Transaction {
     pub(super) unread: VecDeque<u8>,
     /// What has been read of the help, before any request.
     pub(super) help_read: usize,
-    /// A lock of it was taken away.
-    pub(super) lost: bool,
+    /// Why a lock of it was taken away, once it was.
+    pub(super) lost: Option<Box<str>>,
 }
 
 /// How far a transaction is.
@@ -107,8 +117,13 @@ impl Transaction {
             stage: Stage::Idle,
             unread: VecDeque::new(),
             help_read: 0,
-            lost: false,
+            lost: None,
         }
+    }
+
+    /// Refuses when a lock of it was taken away.
+    pub(super) fn check_kept(&self) -> Result<(), Refused> {
+        check_kept(self.lost.as_deref())
     }
 
     /// Adds a line for the reader.

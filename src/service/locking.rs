@@ -11,13 +11,10 @@ use crate::types::{HandleId, LockName, Mode, Priority, Range, Refusal, Unique};
 
 impl Service {
     /// The lock behind a handle that flock(2) or fcntl(2) was called on.
-    fn lock_behind(&self, context: &Context, handle: HandleId) -> Result<LockName, Refused> {
+    fn lock_behind(&self, handle: HandleId) -> Result<LockName, Refused> {
         let state = self.state();
         match state.handles.get(&handle).map(|open| &open.kind) {
-            Some(HandleKind::Lock(open)) if open.lost => {
-                Err(about_lock(&state.engine, &open.name, Refusal::Stale, context.now))
-            }
-            Some(HandleKind::Lock(open)) => Ok(open.name.clone()),
+            Some(HandleKind::Lock(open)) => open.check_kept().map(|()| open.name.clone()),
             Some(_) => Err(Refused::new(
                 Refusal::Malformed,
                 "only files in locks/ and flock/ can be locked",
@@ -35,7 +32,7 @@ impl Service {
         range: Range,
         wait: bool,
     ) -> Outcome {
-        let lock = self.lock_behind(context, handle)?;
+        let lock = self.lock_behind(handle)?;
         let Some(mode) = mode else {
             return self.unlock(context, lock, handle, style, range);
         };

@@ -3,7 +3,7 @@
 use super::api::Answer;
 use super::handles::HandleKind;
 use super::lookup::stale;
-use super::refusals::{Refused, about_lock};
+use super::refusals::Refused;
 use super::{Context, Outcome, Service};
 use crate::types::{HandleId, NodeId, Refusal};
 use crate::view::{help, lock_text};
@@ -16,10 +16,10 @@ impl Service {
             return Err(Refused::new(Refusal::BadHandle, ""));
         };
         let data = match &mut open.kind {
-            HandleKind::Lock(open) if open.lost => {
-                return Err(about_lock(&state.engine, &open.name, Refusal::Stale, context.now));
+            HandleKind::Lock(open) => {
+                open.check_kept()?;
+                piece(&open.text, offset, size)
             }
-            HandleKind::Lock(open) => piece(&open.text, offset, size),
             HandleKind::Text(text) => piece(text, offset, size),
             HandleKind::Scratch { name, .. } => {
                 let file = state.scratch.get(context.now.mono, name.as_str()).ok_or_else(stale)?;

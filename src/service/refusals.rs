@@ -82,11 +82,17 @@ pub(super) fn about_lock(engine: &Engine, lock: &LockName, refusal: Refusal, now
         Refusal::HeldByOther => format!("{lock}: {holder}; to take it away: git lockfs break {lock}"),
         Refusal::NotYours => format!("{lock}: it belongs to another user; {holder}"),
         Refusal::Full => format!("{lock}: a table of the daemon is full; see git lockfs status for who holds so much"),
-        Refusal::Stale => format!("{lock}: this handle lost its lock (broken, or its lease ended); open it again"),
+        Refusal::Stale => lost_sentence(lock, None),
         Refusal::Malformed => format!("{lock}: the handle holds no lock that a text could belong to"),
         _ => format!("{lock}: refused"),
     };
     Refused::new(refusal, sentence)
+}
+
+/// That a handle has lost its lock; why, if somebody broke it.
+pub(super) fn lost_sentence(lock: &LockName, broken: Option<&str>) -> String {
+    let why = broken.unwrap_or("broken, or its lease ended");
+    format!("{lock}: this handle lost its lock ({why}); open it again")
 }
 
 /// Who is in the way, since when and for what.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::api::{Answer, Opened};
 use super::handles::{Handle, HandleKind, Parked, Stage};
 use super::inspect::Fresh;
-use super::refusals::{Refusals, Refused, about_lock};
+use super::refusals::{Refusals, Refused, about_lock, lost_sentence};
 use crate::engine::{Command, Effect, Engine, Reply, Scratch, Way};
 use crate::predict::HoldTimes;
 use crate::types::{HandleId, LockName, Moment, NodeId, Refusal, Tick, Token, Unique};
@@ -58,6 +58,8 @@ pub(super) struct State {
     pub(super) unidentified: Vec<Fresh>,
     /// How many waits have begun that the inspector has not looked at.
     pub(super) uninspected: usize,
+    /// Who breaks a lock just now and why: what its former holder is told.
+    pub(super) breaking: Option<String>,
     /// Whether the inspector looks at `unidentified` without being told.
     pub(super) inspector_awake: bool,
     /// The deadlines that the alarm is set to.
@@ -80,6 +82,7 @@ impl State {
             hold_times: HoldTimes::default(),
             unidentified: Vec::new(),
             uninspected: 0,
+            breaking: None,
             inspector_awake: false,
             armed: (None, None),
             outbox: Vec::new(),
@@ -191,10 +194,11 @@ impl State {
         let Some(open) = self.handles.get_mut(&handle) else {
             return;
         };
+        let sentence = lost_sentence(lock, self.breaking.as_deref());
         match &mut open.kind {
-            HandleKind::Lock(open) => open.lost = true,
+            HandleKind::Lock(open) => open.lost = Some(sentence.into()),
             HandleKind::Transaction(transaction) => {
-                transaction.lost = true;
+                transaction.lost = Some(sentence.into());
                 self.answer_events(handle);
             }
             _ => {}
@@ -242,10 +246,13 @@ impl State {
         let Some(transaction) = self.transaction(handle) else {
             return;
         };
-        let answer = if transaction.lost {
-            Answer::Refused(Refusal::Stale)
-        } else {
-            Answer::Data(transaction.take(size))
+        let answer = match &transaction.lost {
+            Some(sentence) => {
+                let (tid, sentence) = (transaction.tid, sentence.to_string());
+                self.refusals.record([tid, 0], sentence);
+                Answer::Refused(Refusal::Stale)
+            }
+            None => Answer::Data(transaction.take(size)),
         };
         self.parked.remove(&unique);
         self.send(unique, answer);
@@ -294,9 +301,9 @@ impl State {
         };
         match &open.kind {
             HandleKind::Transaction(transaction) => {
-                transaction.lost || !transaction.unread.is_empty() || transaction.stage == Stage::Idle
+                transaction.lost.is_some() || !transaction.unread.is_empty() || transaction.stage == Stage::Idle
             }
-            HandleKind::Lock(lock) if lock.lost => true,
+            HandleKind::Lock(lock) if lock.lost.is_some() => true,
             HandleKind::Lock(lock) => {
                 let holds = self.engine.grants_of(handle).next().is_some();
                 if holds {

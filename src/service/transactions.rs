@@ -126,12 +126,7 @@ impl Service {
         let Some(transaction) = state.transaction(handle) else {
             return Err(Refused::new(Refusal::BadHandle, ""));
         };
-        if transaction.lost {
-            return Err(Refused::new(
-                Refusal::Stale,
-                "acquire: a lock of this transaction was taken away; close it",
-            ));
-        }
+        transaction.check_kept()?;
         if !transaction.unread.is_empty() {
             return Ok(Some(Answer::Data(transaction.take(size))));
         }

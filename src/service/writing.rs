@@ -68,9 +68,7 @@ impl Service {
             return Err(Refused::new(Refusal::BadHandle, ""));
         };
         let lock = open.name.clone();
-        if open.lost {
-            return Err(about_lock(&state.engine, &lock, Refusal::Stale, context.now));
-        }
+        open.check_kept()?;
         let offset = if open.append {
             open.written.len()
         } else {

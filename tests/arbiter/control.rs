@@ -26,6 +26,13 @@ fn a_broken_lock_is_free_and_its_handle_is_stale() {
     assert!(waiting.finish().is_ok(), "the next one is served");
     assert_eq!(holding.write(fd, "1\n"), Err(Errno::ESTALE));
     assert_eq!(holding.flock(fd, libc::LOCK_EX | libc::LOCK_NB), Err(Errno::ESTALE));
+    assert!(
+        holding
+            .cat(mount.path("last-error"))
+            .unwrap()
+            .contains("the build hangs"),
+        "it is told why"
+    );
     holding.close(fd);
     let mut third = mount.client();
     assert_eq!(
