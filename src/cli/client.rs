@@ -79,6 +79,13 @@ impl Mount {
         if is_disconnected(&error) || state != State::Mounted {
             return no_daemon(&self.place, state);
         }
+        if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+            let at = self.place.mountpoint.display();
+            return failure(
+                EXIT_NO_DAEMON,
+                format!("{at} is read-only here: take locks by `flock {at}/flock/NAME COMMAND`, which only reads"),
+            );
+        }
         match self.last_error() {
             Some(sentence) => anyhow::anyhow!("{sentence}"),
             None => anyhow::Error::new(error).context(self.place.mountpoint.display().to_string()),
@@ -94,11 +101,13 @@ pub fn is_disconnected(error: &io::Error) -> bool {
     )
 }
 
-fn no_daemon(place: &Place, state: State) -> anyhow::Error {
+/// That no daemon answers, or none for us, and what to do.
+pub fn no_daemon(place: &Place, state: State) -> anyhow::Error {
     let at = place.mountpoint.display();
     let sentence = match state {
         State::Bare => format!("nothing is mounted at {at}: start with `git lockfs mount`"),
         State::Dead => format!("the daemon of {at} is gone: start it anew with `git lockfs mount`"),
+        State::Closed => format!("{at} was mounted by another user, for itself alone: see --allow-other of mount"),
         State::Mute => format!("the daemon of {at} does not answer: end it with `git lockfs umount --force`"),
         State::Mounted => format!("the daemon of {at} was replaced meanwhile: try again"),
     };

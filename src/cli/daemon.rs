@@ -88,6 +88,9 @@ impl Running {
         let file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                bail!("{}: the daemon belongs to another user", path.display())
+            }
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
         if flock(&file, libc::LOCK_SH | libc::LOCK_NB)? {

@@ -17,39 +17,48 @@ const DEVICE_MAJOR_MINOR: (u32, u32) = (10, 229);
 /// The configuration of fusermount3.
 pub const FUSE_CONF: &str = "/etc/fuse.conf";
 
-/// What keeps this machine from mounting, as a sentence that says what to do; `None` when nothing does.
-pub fn obstacle() -> Option<String> {
+/// What keeps a machine from mounting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// What is wrong.
+    pub finding: String,
+    /// What to do.
+    pub fix: String,
+}
+
+/// What keeps this machine from mounting; `None` when nothing does.
+pub fn obstacle() -> Option<Obstacle> {
+    let obstacle = |finding: String, fix: &str| {
+        let fix = fix.to_owned();
+        Some(Obstacle { finding, fix })
+    };
+    let load = format!(
+        "load the kernel's module with `modprobe fuse`, or start the container with \
+         `--device {DEVICE} --cap-add SYS_ADMIN`"
+    );
     let meta = match std::fs::metadata(DEVICE) {
         Ok(meta) => meta,
-        Err(error) => {
-            return Some(format!(
-                "{DEVICE} cannot be used ({}): load the kernel's module with `modprobe fuse`, or start the container \
-                 with `--device {DEVICE} --cap-add SYS_ADMIN`",
-                error.kind()
-            ));
-        }
+        Err(error) => return obstacle(format!("{DEVICE} cannot be used ({error})"), &load),
     };
     let number = (libc::major(meta.rdev()), libc::minor(meta.rdev()));
     if !meta.file_type().is_char_device() || number != DEVICE_MAJOR_MINOR {
-        return Some(format!(
-            "{DEVICE} is not the kernel's FUSE device (a sandbox has put something else there): mount outside of it; \
-             locks taken through a mount made outside work inside"
-        ));
+        return obstacle(
+            format!("{DEVICE} is not the kernel's FUSE device (a sandbox has put something else there)"),
+            "run `git lockfs mount` outside of it; locks taken through that mount work inside",
+        );
     }
     if let Err(error) = open_device() {
         // An ordinary user does not open it: fusermount3 does. A device cgroup (EPERM) or a kernel without FUSE
         // stops that one too.
         let stops_all = error.kind() != io::ErrorKind::PermissionDenied || error.raw_os_error() == Some(libc::EPERM);
         if is_root() || stops_all {
-            return Some(format!(
-                "{DEVICE} cannot be opened ({error}): load the kernel's module with `modprobe fuse`, or start the \
-                 container with `--device {DEVICE} --cap-add SYS_ADMIN`"
-            ));
+            return obstacle(format!("{DEVICE} cannot be opened ({error})"), &load);
         }
     }
     if !is_root() && fusermount().is_none() {
-        return Some(
-            "fusermount3 is not installed, and only root mounts without it: install the package fuse3".to_owned(),
+        return obstacle(
+            "fusermount3 is not installed, and only root mounts without it".to_owned(),
+            "apt-get install fuse3",
         );
     }
     None
@@ -59,7 +68,7 @@ pub fn obstacle() -> Option<String> {
 pub fn require() -> Result<()> {
     match obstacle() {
         None => Ok(()),
-        Some(sentence) => Err(failure(EXIT_NO_DAEMON, sentence)),
+        Some(Obstacle { finding, fix }) => Err(failure(EXIT_NO_DAEMON, format!("{finding}: {fix}"))),
     }
 }
 

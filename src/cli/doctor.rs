@@ -9,6 +9,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 
+use super::place::{Place, State};
+
 /// Say what this machine or mount lacks, and how to fix it
 ///
 /// Exits with 1 when a check fails; a warning is no failure.
@@ -73,8 +75,11 @@ struct Report<'a> {
 
 /// Carries out the subcommand.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let mut checks = machine::checks();
-    checks.extend(repository::checks());
+    let place = Place::find();
+    // In a sandbox, a mount that was made outside needs nothing of what mounting takes.
+    let needs_mount = !place.as_ref().is_ok_and(|place| place.state() == State::Mounted);
+    let mut checks = machine::checks(needs_mount);
+    checks.extend(repository::checks(place));
     let ok = checks.iter().all(|check| check.verdict != Verdict::Fail);
     let text = if args.json {
         let report = Report {

@@ -18,6 +18,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::bounded::until;
+use super::client::no_daemon;
 use super::config::MountConfig;
 use super::daemon::{DaemonLock, inherited, log_path};
 use super::failure::{exit_code, failure};
@@ -69,8 +70,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let place = Place::find()?;
     let config = configure(args, &place)?;
-    if place.state() == State::Mounted {
-        return already_mounted(&place);
+    match place.state() {
+        State::Mounted => return already_mounted(&place),
+        State::Closed => return Err(no_daemon(&place, State::Closed)),
+        State::Bare | State::Dead | State::Mute => {}
     }
     device::require()?;
     let Some(lock) = claim(&place)? else {
@@ -138,11 +141,17 @@ fn claim(place: &Place) -> Result<Option<DaemonLock>> {
 /// One step of [`claim`]: `None` is not yet, `Some(None)` somebody's mount answers.
 fn claim_now(place: &Place) -> Result<Option<Option<DaemonLock>>> {
     let Some(lock) = DaemonLock::try_take(place)? else {
-        return Ok((place.state() == State::Mounted).then_some(None));
+        return match place.state() {
+            State::Mounted => Ok(Some(None)),
+            // It was asked for longer than a daemon takes that has just mounted.
+            State::Mute => Err(no_daemon(place, State::Mute)),
+            State::Bare | State::Dead | State::Closed => Ok(None),
+        };
     };
     match place.state() {
         State::Bare => Ok(Some(Some(lock))),
         State::Mounted => Ok(Some(None)),
+        State::Closed => Err(no_daemon(place, State::Closed)),
         // Nobody has the daemon's lock: what is left of that mount serves nobody.
         State::Dead | State::Mute => {
             detach(&place.mountpoint, Detach::Lazy).context("what is left of the last mount could not be removed")?;

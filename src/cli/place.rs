@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -35,6 +36,8 @@ pub enum State {
     Dead,
     /// A mount whose daemon is there but does not answer in time.
     Mute,
+    /// A mount of another user, made without `--allow-other`: it lives, but not for us.
+    Closed,
     /// Nothing is mounted.
     Bare,
 }
@@ -42,7 +45,7 @@ pub enum State {
 impl Place {
     /// Asks git for the repository of the current directory; git's own refusals (safe.directory) are passed on.
     pub fn find() -> Result<Self> {
-        let output = Command::new("git")
+        let output = git()
             .args(["rev-parse", "--path-format=absolute", "--git-common-dir"])
             .output()
             .context("git could not be started")?;
@@ -64,42 +67,85 @@ impl Place {
 
     /// Looks at the mountpoint, for a bounded time: in mountinfo first, so that a path that is not ours is never touched.
     pub fn state(&self) -> State {
-        if self.mount_options().is_none() {
+        let Some(mount) = self.mount() else {
             return State::Bare;
-        }
+        };
         let mountpoint = self.mountpoint.clone();
         match within(LOOK_LIMIT, move || std::fs::symlink_metadata(mountpoint)) {
-            Some(Ok(_)) => State::Mounted,
-            // Another user's mount: it lives, but not for us.
-            Some(Err(error)) if error.kind() == ErrorKind::PermissionDenied => State::Mounted,
+            Some(Ok(meta)) if (libc::major(meta.dev()), libc::minor(meta.dev())) == mount.device => State::Mounted,
+            // Something else is mounted over the repository, and hides the mount.
+            Some(Ok(_)) => State::Bare,
+            Some(Err(error)) if error.kind() == ErrorKind::PermissionDenied => State::Closed,
+            Some(Err(error)) if error.kind() == ErrorKind::NotFound => State::Bare,
             Some(Err(_)) => State::Dead,
             None => State::Mute,
         }
     }
 
-    /// The options of our mount there, from mountinfo; `None` when nothing of ours is mounted.
-    pub fn mount_options(&self) -> Option<String> {
+    /// Our mount there, from mountinfo; `None` when nothing of ours is mounted.
+    pub fn mount(&self) -> Option<OurMount> {
         // The mountpoint itself may not be resolved: its daemon may be gone. Its parent can be.
         let parent = self
             .common_dir
             .canonicalize()
             .unwrap_or_else(|_| self.common_dir.clone());
         let wanted = parent.join(MOUNT_NAME);
-        let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-        table
-            .split(|&b| b == b'\n')
-            .find_map(|line| our_mount(line, wanted.as_os_str().as_bytes()))
+        // Where several lie on one another, the last is the one that is seen.
+        our_mounts().into_iter().rfind(|mount| mount.at == wanted)
     }
 }
 
-/// The options in a line of mountinfo, if it is a mount of ours at `wanted`.
-fn our_mount(line: &[u8], wanted: &[u8]) -> Option<String> {
+/// git, in a directory where it finds the repository: one that stands inside the mount would stop at its boundary.
+pub fn git() -> Command {
+    let mut git = Command::new("git");
+    if let Some(outside) = std::env::current_dir()
+        .ok()
+        .and_then(|inside| outside_of_mount(&inside))
+    {
+        git.current_dir(outside);
+    }
+    git
+}
+
+fn outside_of_mount(inside: &Path) -> Option<PathBuf> {
+    let mounts = our_mounts();
+    let point = inside
+        .ancestors()
+        .find(|dir| mounts.iter().any(|mount| mount.at == *dir))?;
+    point.parent().map(Path::to_owned)
+}
+
+/// A mount of ours, of whatever repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OurMount {
+    /// Its mountpoint.
+    pub at: PathBuf,
+    /// Its device number, major and minor.
+    pub device: (u32, u32),
+    /// Its options.
+    pub options: String,
+}
+
+/// All mounts of ours that this process sees, in the order in which they were made.
+pub fn our_mounts() -> Vec<OurMount> {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    table.split(|&b| b == b'\n').filter_map(our_mount).collect()
+}
+
+/// What a line of mountinfo says, if it is a mount of ours.
+fn our_mount(line: &[u8]) -> Option<OurMount> {
     let mut fields = line.split(|&b| b == b' ');
-    let at = fields.nth(4).map(unescape)?;
+    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+    let (major, minor) = device.split_once(':')?;
+    let at = fields.nth(1).map(unescape)?;
     let options = fields.next()?;
     let separator = line.windows(3).position(|w| w == b" - ")?;
     let source = line[separator + 3..].split(|&b| b == b' ').nth(1)?;
-    (at == wanted && source == MOUNT_SOURCE.as_bytes()).then(|| String::from_utf8_lossy(options).into_owned())
+    (source == MOUNT_SOURCE.as_bytes()).then_some(OurMount {
+        at: PathBuf::from(OsStr::from_bytes(&at)),
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        options: String::from_utf8_lossy(options).into_owned(),
+    })
 }
 
 /// Undoes the octal escapes of /proc/self/mountinfo (proc_pid_mountinfo(5)).
@@ -130,13 +176,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_mount_at_that_place_is_ours() {
+    fn only_our_mounts_are_ours() {
         let line = br"36 35 0:45 / /r/a\040b/.git/.git-locks rw,nosuid - fuse git-lockfs rw,user_id=0";
-        let at = |wanted: &str| our_mount(line, wanted.as_bytes());
-        assert_eq!(at("/r/a b/.git/.git-locks").as_deref(), Some("rw,nosuid"));
-        assert_eq!(at("/r/.git/.git-locks"), None);
+        let ours = OurMount {
+            at: PathBuf::from("/r/a b/.git/.git-locks"),
+            device: (0, 45),
+            options: "rw,nosuid".to_owned(),
+        };
+        assert_eq!(our_mount(line), Some(ours));
         let other = br"36 35 0:45 / /r/.git-locks rw - fuse.sshfs sshfs rw";
-        assert_eq!(our_mount(other, b"/r/.git-locks"), None);
+        assert_eq!(our_mount(other), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::child::{Outcome, supervise};
 use super::client::{Mount, is_disconnected};
 use super::failure::failure;
 use super::held::{self, HELD_ENV, Held, TOKEN_ENV};
-use super::place::Place;
+use super::place::{self, Place};
 use super::progress::Reporter;
 use super::request::{Request, operation};
 use super::{EXIT_NOT_HAD, report};
@@ -169,7 +169,7 @@ fn names_to_ask(mount: &Mount, wanted: &[LockName], mode: Mode, held: &[Held]) -
 
 /// The lock of the current worktree among git's scopes.
 fn scope_of_worktree(place: &Place) -> Result<LockName> {
-    let output = Command::new("git")
+    let output = place::git()
         .args(["rev-parse", "--absolute-git-dir"])
         .output()
         .context("git could not be started")?;

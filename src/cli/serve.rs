@@ -14,8 +14,8 @@ use anyhow::{Context, Result};
 
 use super::EXIT_NO_DAEMON;
 use super::failure::failure;
-use super::mountpoint::Mountpoint;
-use super::place::Place;
+use super::mountpoint::{Detach, Mountpoint, detach};
+use super::place::{Place, our_mounts};
 use crate::adapters::watcher::block_signals;
 use crate::adapters::{Confinement, Event, Processes, Tokens, Watcher, processes};
 use crate::fuse::{self, MountError, Mounted, Unmounter};
@@ -159,5 +159,14 @@ fn end_if_idle(signal: i32, service: &Service, unmounter: &Unmounter) {
 fn unmount(unmounter: &Unmounter) {
     if let Err(error) = unmounter.unmount() {
         tracing::error!("unmounting failed: {error}");
+    }
+    // A repository that was moved took its mount along, and only the kernel knows where to.
+    let device = unmounter.connection().map(|minor| (0, minor));
+    for mount in our_mounts() {
+        if Some(mount.device) == device
+            && let Err(error) = detach(&mount.at, Detach::Lazy)
+        {
+            tracing::error!("unmounting {} failed: {error:#}", mount.at.display());
+        }
     }
 }

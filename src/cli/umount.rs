@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::bounded::{LOOK_LIMIT, until, within};
-use super::client::Mount;
-use super::daemon::Running;
+use super::client::{Mount, no_daemon};
+use super::daemon::{Running, log_path};
 use super::failure::failure;
 use super::locks_json::Snapshot;
 use super::mountpoint::{Detach, detach};
@@ -46,6 +46,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         State::Mute if !args.force => return Err(mute(&place)),
         State::Mute => kill(&place)?,
         State::Mounted => unmount(&place, args.force)?,
+        // root may not look into it, but may end it.
+        State::Closed => end_daemon(&place, args.force)?.ok_or_else(|| no_daemon(&place, State::Closed))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -67,8 +69,18 @@ fn unmount(place: &Place, force: bool) -> Result<()> {
         let how = if force { Detach::Lazy } else { Detach::Idle };
         detach(&place.mountpoint, how)?;
     }
-    if until(END_LIMIT, || (place.state() == State::Bare).then_some(())).is_some() {
-        return Ok(());
+    let ended = until(END_LIMIT, || match place.state() {
+        state @ (State::Bare | State::Dead) => Some(state),
+        _ => None,
+    });
+    match ended {
+        Some(State::Bare) => return Ok(()),
+        // The daemon took its mount off where it sees it; another mount namespace has a copy.
+        Some(_) => {
+            let detached = detach(&place.mountpoint, Detach::Lazy);
+            return if place.state() == State::Bare { Ok(()) } else { detached };
+        }
+        None => {}
     }
     if force {
         return kill(place);
@@ -98,6 +110,13 @@ fn end_daemon(place: &Place, force: bool) -> Result<Option<()>> {
     match gone {
         Some(()) => Ok(Some(())),
         None if force => kill(place).map(Some),
+        None if place.state() == State::Closed => Err(failure(
+            EXIT_NOT_HAD,
+            format!(
+                "the daemon goes on, because locks are in use; {} names them, --force breaks them",
+                log_path(place).display()
+            ),
+        )),
         None => {
             refuse_if_in_use(place)?;
             Err(mute(place))

@@ -198,6 +198,11 @@ impl Unmounter {
         self.connection.is_none() || self.connection == connection_of(&self.mountpoint)
     }
 
+    /// The minor device number of the mount, by which mountinfo knows it wherever it is; its major number is 0.
+    pub fn connection(&self) -> Option<u32> {
+        self.connection
+    }
+
     /// Whether the kernel still has the mount, in the tree or kept by an open file.
     pub fn is_connected(&self) -> bool {
         self.channel.is_connected()

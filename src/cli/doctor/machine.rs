@@ -6,7 +6,7 @@ use std::process::Command;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::Check;
+use super::{Check, Verdict};
 use crate::cli::device;
 
 /// The oldest kernel that everything is tried on.
@@ -18,12 +18,19 @@ const GIT_MIN: (u32, u32) = (2, 38);
 /// Below that many descriptors a daemon cannot watch many processes.
 const DESCRIPTORS_MIN: u64 = 4096;
 
-/// All checks of the machine.
-pub fn checks() -> Vec<Check> {
+/// All checks of the machine; what only mounting takes is a mere warning where nothing needs to be mounted.
+pub fn checks(needs_mount: bool) -> Vec<Check> {
+    let for_mount = |check: Check| match check.verdict {
+        Verdict::Fail if !needs_mount => Check {
+            verdict: Verdict::Warn,
+            ..check
+        },
+        _ => check,
+    };
     let mut checks = vec![
         kernel(),
-        device_node(),
-        fusermount(),
+        for_mount(device_node()),
+        for_mount(fusermount()),
         allow_other(),
         git(),
         descriptors(),
@@ -53,7 +60,7 @@ fn kernel() -> Check {
 
 fn device_node() -> Check {
     match device::obstacle() {
-        Some(sentence) => Check::fail("device", sentence, "modprobe fuse; or apt-get install fuse3"),
+        Some(device::Obstacle { finding, fix }) => Check::fail("device", finding, fix),
         None => match device::open_device() {
             Ok(()) => Check::ok("device", "/dev/fuse can be opened"),
             Err(_) => Check::ok("device", "/dev/fuse is opened by fusermount3 for us"),
@@ -70,7 +77,9 @@ fn fusermount() -> Check {
             Check::fail(NAME, "not installed", "apt-get install fuse3")
         };
     };
-    let setuid_root = fs::metadata(&path).is_ok_and(|meta| meta.uid() == 0 && meta.mode() & libc::S_ISUID != 0);
+    // In a user namespace root's files seem to be of nobody.
+    let is_roots = |meta: &fs::Metadata| meta.uid() == 0 || in_user_namespace();
+    let setuid_root = fs::metadata(&path).is_ok_and(|meta| is_roots(&meta) && meta.mode() & libc::S_ISUID != 0);
     if setuid_root || device::is_root() {
         Check::ok(NAME, path.display().to_string())
     } else {
@@ -131,8 +140,7 @@ fn sandbox() -> Check {
     {
         found.push("a container");
     }
-    let whole_map = |map: String| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
-    if fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !whole_map(map)) {
+    if in_user_namespace() {
         found.push("a user namespace");
     }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -154,6 +162,11 @@ fn sandbox() -> Check {
             format!("{}; a mount made outside works inside", some.join(", ")),
         ),
     }
+}
+
+fn in_user_namespace() -> bool {
+    let whole_map = |map: String| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !whole_map(map))
 }
 
 fn request_timeout(name: &'static str) -> Check {
