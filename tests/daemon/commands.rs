@@ -170,6 +170,34 @@ fn doctor_names_a_bad_setting() {
     assert!(output.text().contains("wiat"), "{}", output.text());
 }
 
+/// `doctor`: what a sandbox lacks for mounting is no failure where a mount made outside works.
+#[test]
+fn doctor_asks_no_device_of_a_sandbox_with_a_mount() {
+    let mount = Mount::new();
+    let mut command = mount.command(crate::support::process::require("bwrap"));
+    command
+        .args(["--bind", "/", "/", "--dev", "/dev", "--"])
+        .args([env!("CARGO_BIN_EXE_git-lockfs"), "doctor"]);
+    let output = mount.run(command);
+    assert_eq!(output.code(), 0, "{}", output.text());
+    assert!(output.text().contains("warn  device"), "{}", output.text());
+}
+
+/// All commands work from a directory inside the mount, where git itself stops at the boundary of the filesystem.
+#[test]
+fn commands_work_from_inside_the_mount() {
+    let mount = Mount::new();
+    let said = mount
+        .sh("cd $L && $LOCKFS path --check && $LOCKFS run -l x.lock -- $LOCKFS status && $LOCKFS run -- true")
+        .ok()
+        .text();
+    assert!(
+        said.starts_with(&format!("{}\n", mount.mountpoint().display())),
+        "{said}"
+    );
+    assert!(said.contains("x.lock"), "{said}");
+}
+
 /// `doctor`: sandboxes
 #[test]
 fn doctor_sees_a_missing_device() {
@@ -196,6 +224,26 @@ fn completions_are_valid_shell() {
         }
     }
     assert_ne!(repository.lockfs(&["completions", "cmd.exe"]).code(), 0);
+}
+
+/// `completions`: bash knows the words of each subcommand, for `git-lockfs` and, called as git's own completion does it,
+/// for `git lockfs`.
+#[test]
+fn bash_completes_subcommands_and_their_options() {
+    let repository = Repository::new();
+    let script = r#"
+        . <($LOCKFS completions bash)
+        for try in "um" "run --se" "completions z"; do
+            words=(git lockfs $try) cword=$((${#words[@]} - 1)) __git_cmd_idx=1 COMPREPLY=()
+            _git_lockfs
+            echo "git: ${COMPREPLY[*]}"
+            COMP_WORDS=(git-lockfs $try) COMP_CWORD=$((cword - 1)) COMPREPLY=()
+            $(complete -p git-lockfs | grep -o '_[a-z]*lockfs') git-lockfs "${words[cword]}" "${words[cword - 1]}"
+            echo "own: ${COMPREPLY[*]}"
+        done"#;
+    let said = repository.sh(script).ok().text();
+    let expected = ["umount", "--session", "zsh"].map(|word| format!("git: {word}\nown: {word}"));
+    assert_eq!(said, expected.join("\n"));
 }
 
 /// An unknown subcommand, or none, is a mistake that is told.

@@ -128,6 +128,34 @@ fn a_stopped_daemon_can_be_forced_off() {
     holder(&repository, "x.lock");
 }
 
+/// A repository that is moved takes its mount along: it serves there, and leaves nothing behind when it ends.
+#[test]
+fn a_moved_repository_is_served_and_unmounted_where_it_is() {
+    for end in ["$LOCKFS umount", "kill $(cat $T/moved/.git/lockfs/daemon.lock)"] {
+        let repository = daemonised();
+        let script = format!(
+            "mv $R $T/moved && cd $T/moved && $LOCKFS run -l x.lock -- true && {end} &&
+             for i in $(seq 500); do grep -q $T/moved/ /proc/self/mountinfo || break; sleep 0.01; done
+             ! grep $T/moved/ /proc/self/mountinfo; code=$?; cd /; mv $T/moved $R; exit $code"
+        );
+        repository.sh(&script).ok();
+    }
+}
+
+/// umount in another mount namespace, which has a copy of the mount
+#[test]
+fn umount_takes_off_the_copy_of_a_mount_namespace() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root makes a mount namespace of its own");
+        return;
+    }
+    let repository = daemonised();
+    repository
+        .sh("unshare -m sh -c '$LOCKFS umount && ! grep $M /proc/self/mountinfo'")
+        .ok();
+    assert!(!repository.is_mounted());
+}
+
 /// Nothing mounted is what umount wanted.
 #[test]
 fn umount_of_nothing_says_so() {

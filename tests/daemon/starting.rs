@@ -127,7 +127,6 @@ fn a_hundred_starts_at_once_give_one_daemon() {
     assert_eq!(times_mounted(&repository), 1);
 }
 
-/// a second `mount` says it is mounted and exits 0
 #[test]
 fn a_second_mount_says_so() {
     let repository = daemonised();
@@ -341,4 +340,17 @@ git init -q --bare "$T/a b, c.git" && cd "$T/a b, c.git" && $LOCKFS mount >/dev/
 test "$locks" = "$PWD/.git-locks/locks" && : > "$locks/x.lock" && $LOCKFS run -l y.lock -- true && $LOCKFS umount && echo fine"#;
     let output = repository.sh(script);
     assert_eq!(output.text().lines().last(), Some("fine"), "{}", output.error());
+}
+
+/// What hides a mount in a namespace of its own is not taken for it.
+#[test]
+fn a_hidden_mount_is_not_taken_for_one_that_answers() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root makes a mount namespace of its own");
+        return;
+    }
+    let repository = daemonised();
+    let script = "unshare -m sh -c 'mount --bind $R $R && cd $R && $LOCKFS path --check'";
+    assert_eq!(repository.sh(script).code(), 69);
+    repository.lockfs(&["path", "--check"]).ok();
 }

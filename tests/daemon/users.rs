@@ -125,3 +125,31 @@ grep -cF " $M " /proc/self/mountinfo; $LOCKFS umount && echo fine"#;
     let output = ordinary.sh(script);
     assert_eq!(output.text(), "1\nfine", "{}", output.error());
 }
+
+/// Whom the mount does not let in is told so, and root may end it all the same.
+#[test]
+fn a_mount_of_another_user_says_whose_it_is() {
+    let ordinary = Ordinary::new();
+    if ordinary.user.is_none() {
+        eprintln!("skipped: it takes two users");
+        return;
+    }
+    assert_eq!(ordinary.sh("$LOCKFS mount").code(), 0);
+    let as_root = |arguments: &[&str]| {
+        let mut command = ordinary.repository.command(&ordinary.program);
+        command.args(arguments).envs([
+            ("GIT_CONFIG_COUNT", "1"),
+            ("GIT_CONFIG_KEY_0", "safe.directory"),
+            ("GIT_CONFIG_VALUE_0", "*"),
+        ]);
+        ordinary.repository.run(command)
+    };
+    for arguments in [&["mount"][..], &["status"], &["run", "--", "true"]] {
+        let refused = as_root(arguments);
+        assert_eq!(refused.code(), 69, "{arguments:?}: {}", refused.error());
+        assert!(refused.error().contains("--allow-other"), "{}", refused.error());
+    }
+    assert_eq!(as_root(&["doctor"]).code(), 1);
+    as_root(&["umount"]).ok();
+    assert!(!ordinary.repository.is_mounted());
+}
