@@ -27,12 +27,14 @@ impl Reporter {
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = thread::Builder::new().name("progress".to_owned()).spawn(move || {
             let farewell = ticket.map(|ticket| how_to_come_back(&mount, &ticket));
-            let mut told = None;
+            let mut told: Option<Facts> = None;
             while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
                 let Ok(snapshot) = mount.snapshot() else { continue };
                 let standing = Standing::of(&snapshot, std::process::id(), &names);
                 let facts = standing.facts();
-                if told.as_ref() != Some(&facts) {
+                // Who has left the line has got its answer, and is about to say so itself.
+                let has_left = standing.line.is_none() && matches!(told, Some((_, Some(_))));
+                if !has_left && told.as_ref() != Some(&facts) {
                     let farewell = farewell.as_deref().filter(|_| told.is_none());
                     eprint!("{}", standing.render(farewell));
                     told = Some(facts);
@@ -56,6 +58,9 @@ impl Drop for Reporter {
         }
     }
 }
+
+/// The locks in the way, each with its holder's token, and the place in the line, where it is known.
+type Facts = (Vec<(String, u64)>, Option<u32>);
 
 /// Where a waiting process stands.
 #[derive(Debug)]
@@ -106,7 +111,7 @@ impl<'a> Standing<'a> {
     }
 
     /// What makes a new report worth it: who holds, and the place in the line. Not the time that passes.
-    fn facts(&self) -> (Vec<(String, u64)>, Option<u32>) {
+    fn facts(&self) -> Facts {
         let holders = self
             .in_the_way
             .iter()

@@ -169,10 +169,14 @@ fn signals_reach_the_command() {
 #[test]
 fn a_killed_run_releases() {
     let mount = Mount::new();
-    let mut running = mount.spawn_sh("exec $LOCKFS run -l x.lock -- bash -c 'echo in; exec sleep 100'");
-    running.wait_for_line("in");
+    let mut running = mount.spawn_sh("exec $LOCKFS run -l x.lock -- bash -c 'echo $$; exec sleep 100'");
+    wait_until("it runs", || running.said().ends_with('\n'));
+    let command: u32 = running.said().trim().parse().expect("a PID");
     running.kill();
     mount.wait_until_free("x.lock");
+    wait_until("the command has got its SIGTERM", || {
+        matches!(process_state(command), 'X' | 'Z')
+    });
 }
 
 /// Ctrl-C ends the wait
@@ -286,6 +290,16 @@ fn who_waits_long_is_told_for_whom() {
         "it does not repeat itself: {}",
         waiting.said()
     );
+}
+
+/// once and at changes: the end of the wait is told by what comes after it
+#[test]
+fn the_end_of_a_wait_is_no_change_in_the_line() {
+    let mount = Mount::new();
+    let (_holding, _) = crate::holder(&mount, "x.lock");
+    let refused = mount.lockfs(&["run", "-l", "x.lock", "-w", "2s", "--", "true"]);
+    assert_eq!(refused.code(), 75);
+    assert_eq!(refused.error().matches("waiting for").count(), 1, "{}", refused.error());
 }
 
 /// --ticket: the place in the line outlives the command that waited
