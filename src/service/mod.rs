@@ -1,8 +1,8 @@
 //! The driver: one mutex around the engine, one order of events, answers sent outside the mutex.
 //!
 //! [`Service::call`] is what a front uses. What happens on its own (deadlines, exits of processes, the
-//! inspection of waiters) comes in through [`Service::attend`] and the inspector's thread. It knows the tree
-//! (`view`) and the outside (`adapters`), and nothing of the wire format.
+//! inspection of waiters) comes in through [`Service::attend_deadline`], [`Service::attend_exit`] and the inspector's
+//! thread. It knows the tree (`view`) and the outside (`adapters`), and nothing of the wire format.
 //!
 //! Slow work (reading /proc, starting git) is done before the mutex is taken or on the inspector's thread,
 //! never while the engine is held.
@@ -48,7 +48,7 @@ const INSPECTOR_BACKLOG_MAX: usize = 65_536;
 pub struct Outside {
     /// The registry of processes.
     pub processes: Arc<Processes>,
-    /// Sets the timers of whoever calls [`Service::attend`].
+    /// Sets the timers of whoever calls [`Service::attend_deadline`].
     pub alarm: Alarm,
     /// How confined the daemon itself is.
     pub confinement: Confinement,
