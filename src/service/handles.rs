@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::api::{Access, DirEntry};
 use super::refusals::Refused;
-use crate::types::{HandleId, LockName, NodeId, Refusal, Token};
+use crate::types::{HandleId, LockName, NodeId, Refusal, Token, Unique};
 
 /// An open file.
 #[derive(Debug)]
@@ -90,6 +90,8 @@ pub(super) struct Transaction {
     pub(super) stage: Stage,
     /// Lines that were not read yet.
     pub(super) unread: VecDeque<u8>,
+    /// Reads that wait for a line, first come, and how much each takes.
+    pub(super) readers: VecDeque<(Unique, u32)>,
     /// What has been read of the help, before any request.
     pub(super) help_read: usize,
     /// Why a lock of it was taken away, once it was.
@@ -116,6 +118,7 @@ impl Transaction {
             tid,
             stage: Stage::Idle,
             unread: VecDeque::new(),
+            readers: VecDeque::new(),
             help_read: 0,
             lost: None,
         }
@@ -165,7 +168,7 @@ pub(super) enum Parked {
     /// A request written to `acquire`.
     Acquire { handle: HandleId, tid: u32, size: u32 },
     /// A read of `acquire` for events.
-    Events { handle: HandleId, size: u32 },
+    Events { handle: HandleId },
 }
 
 impl Parked {

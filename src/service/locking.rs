@@ -169,8 +169,11 @@ impl Service {
                 // Cancelling is never refused; the answer comes as an effect.
                 let _ = state.command(context.now, Command::Cancel(target));
             }
-            Some(Parked::Events { .. }) => {
+            Some(&Parked::Events { handle }) => {
                 state.parked.remove(&target);
+                if let Some(transaction) = state.transaction(handle) {
+                    transaction.readers.retain(|(reader, _)| *reader != target);
+                }
                 state.send(target, Answer::Refused(Refusal::Interrupted));
             }
             None => {}

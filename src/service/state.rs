@@ -161,6 +161,7 @@ impl State {
             transaction.unread.clear();
             transaction.push_line(&format!("token={token}\n"));
         }
+        self.answer_events(handle);
         Answer::Written(size)
     }
 
@@ -179,11 +180,7 @@ impl State {
         self.refusals.record([parked.tid(), 0], refused.sentence);
         match parked {
             Parked::Open { node, .. } => self.nodes.unpin(node),
-            Parked::Acquire { handle, .. } => {
-                if let Some(transaction) = self.transaction(handle) {
-                    transaction.stage = Stage::Idle;
-                }
-            }
+            Parked::Acquire { handle, .. } => self.transaction_refused(handle, refusal),
             Parked::Lock { .. } | Parked::Events { .. } => {}
         }
         self.send(request, Answer::Refused(refusal));
@@ -236,26 +233,35 @@ impl State {
         self.wake_pollers();
     }
 
-    /// Answers the read that waits for a line of this transaction.
-    fn answer_events(&mut self, handle: HandleId) {
-        let waiting = self.parked.iter().find_map(|(unique, parked)| match parked {
-            Parked::Events { handle: own, size } if *own == handle => Some((*unique, *size)),
-            _ => None,
-        });
-        let Some((unique, size)) = waiting else { return };
+    /// Answers the reads that wait for a line of this transaction, first come, as far as there is something to say.
+    pub(super) fn answer_events(&mut self, handle: HandleId) {
+        while let Some(transaction) = self.transaction(handle)
+            && (transaction.lost.is_some() || !transaction.unread.is_empty())
+            && let Some((unique, size)) = transaction.readers.pop_front()
+        {
+            let answer = match &transaction.lost {
+                Some(sentence) => {
+                    let (tid, sentence) = (transaction.tid, sentence.to_string());
+                    self.refusals.record([tid, 0], sentence);
+                    Answer::Refused(Refusal::Stale)
+                }
+                None => Answer::Data(transaction.take(size)),
+            };
+            self.parked.remove(&unique);
+            self.send(unique, answer);
+        }
+    }
+
+    /// The request of a transaction was refused: the descriptor is for another one, and who reads beside it hears why.
+    fn transaction_refused(&mut self, handle: HandleId, refusal: Refusal) {
         let Some(transaction) = self.transaction(handle) else {
             return;
         };
-        let answer = match &transaction.lost {
-            Some(sentence) => {
-                let (tid, sentence) = (transaction.tid, sentence.to_string());
-                self.refusals.record([tid, 0], sentence);
-                Answer::Refused(Refusal::Stale)
-            }
-            None => Answer::Data(transaction.take(size)),
-        };
-        self.parked.remove(&unique);
-        self.send(unique, answer);
+        transaction.stage = Stage::Idle;
+        for (unique, _) in std::mem::take(&mut transaction.readers) {
+            self.parked.remove(&unique);
+            self.send(unique, Answer::Refused(refusal));
+        }
     }
 
     pub(super) fn transaction(&mut self, handle: HandleId) -> Option<&mut super::handles::Transaction> {

@@ -141,7 +141,8 @@ impl Service {
                 Ok(Some(Answer::Data(data)))
             }
             Stage::Waiting | Stage::Granted(_) => {
-                state.parked.insert(context.unique, Parked::Events { handle, size });
+                transaction.readers.push_back((context.unique, size));
+                state.parked.insert(context.unique, Parked::Events { handle });
                 Ok(None)
             }
         }

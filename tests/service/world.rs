@@ -1,0 +1,366 @@
+//! A service with recorded answers, and short names for its calls.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use git_lockfs::adapters::{Confinement, Event, Processes, Tokens, Watcher};
+use git_lockfs::service::api::{Access, Answer, Call, Caller, Entry, Files, LockStyle, OpenMode, Replies};
+use git_lockfs::service::{Outside, Service};
+use git_lockfs::types::{HandleId, Mode, NodeId, Range, Refusal, Settings, Unique};
+use parking_lot::{Condvar, Mutex};
+
+pub const ROOT: NodeId = NodeId(1);
+pub const LOCKS: NodeId = NodeId(2);
+pub const FLOCK: NodeId = NodeId(3);
+
+/// How long anything may take that needs no time to pass.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Keeps what the service sends later.
+#[derive(Default)]
+pub struct Recorder {
+    sent: Mutex<(Vec<(Unique, Answer)>, Vec<u64>)>,
+    changed: Condvar,
+}
+
+impl Replies for Recorder {
+    fn answer(&self, unique: Unique, answer: Answer) {
+        self.sent.lock().0.push((unique, answer));
+        self.changed.notify_all();
+    }
+
+    fn wake_poll(&self, poll_handle: u64) {
+        self.sent.lock().1.push(poll_handle);
+        self.changed.notify_all();
+    }
+}
+
+/// Who calls in most tests: the test's own process, as root or whoever runs it.
+pub fn me() -> Caller {
+    by(std::process::id())
+}
+
+/// A thread of the user who runs the test.
+pub fn by(tid: u32) -> Caller {
+    Caller {
+        tid,
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
+    }
+}
+
+/// A caller of another user, whom nobody can see.
+pub fn stranger() -> Caller {
+    Caller {
+        tid: 0,
+        uid: 54_321,
+        gid: 54_321,
+    }
+}
+
+/// A program that lives until it is ended or dropped.
+pub struct Program(Child);
+
+impl Program {
+    pub fn sleeping() -> Self {
+        let mut command = Command::new("sleep");
+        let child = command.arg("600").stdin(Stdio::null()).spawn();
+        Self(child.expect("sleep(1) is there"))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+pub struct World {
+    pub service: Arc<Service>,
+    pub recorder: Arc<Recorder>,
+    watcher: Option<Watcher>,
+    alarm: git_lockfs::adapters::Alarm,
+    threads: Vec<JoinHandle<()>>,
+    ended: Arc<AtomicBool>,
+    next: Mutex<u64>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    /// A service that nobody attends to: no exits, no deadlines, no inspector.
+    pub fn bare(settings: Settings, others_allowed: bool) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let watcher = Watcher::new(dir.path()).expect("a watcher");
+        let (tokens, first, end) = Tokens::open(&dir.path().join("state")).expect("tokens");
+        let recorder = Arc::new(Recorder::default());
+        let owner = me();
+        let service = Service::new(
+            settings,
+            Outside {
+                processes: Arc::new(Processes::new(watcher.exits())),
+                alarm: watcher.alarm(),
+                confinement: Confinement::of_self().expect("our own confinement"),
+                tokens,
+                reserved: first..end,
+                replies: recorder.clone(),
+                reload: Box::new(|| Ok(Settings::default())),
+                mountpoint: dir.path().to_owned(),
+                owner: (owner.uid, owner.gid),
+                others_allowed,
+            },
+        );
+        Self {
+            service: Arc::new(service),
+            recorder,
+            alarm: watcher.alarm(),
+            watcher: Some(watcher),
+            threads: Vec::new(),
+            ended: Arc::new(AtomicBool::new(false)),
+            next: Mutex::new(1),
+            _dir: dir,
+        }
+    }
+
+    /// A service as it is served: attended, and with an inspector.
+    pub fn new() -> Self {
+        let mut world = Self::bare(Settings::default(), true);
+        world.inspect();
+        world.attend();
+        world
+    }
+
+    /// Starts the inspector.
+    pub fn inspect(&mut self) {
+        let service = self.service.clone();
+        self.threads.push(std::thread::spawn(move || service.inspect_forever()));
+    }
+
+    /// Starts to attend to exits and deadlines.
+    pub fn attend(&mut self) {
+        let watcher = self.watcher.take().expect("attended once");
+        let (service, ended) = (self.service.clone(), self.ended.clone());
+        self.threads.push(std::thread::spawn(move || {
+            while !ended.load(Ordering::Acquire) {
+                let mut events = Vec::new();
+                watcher.wait(&mut events).expect("the watcher sees");
+                for event in events {
+                    match event {
+                        Event::Exited(process) => service.attend_exit(process),
+                        Event::Deadline => service.attend_deadline(),
+                        Event::Signal(_) | Event::RepositoryGone | Event::Wake => {}
+                    }
+                }
+            }
+        }));
+    }
+
+    /// Makes a call; `None` when it is parked.
+    pub fn send(&self, caller: Caller, call: Call<'_>) -> (Unique, Option<Answer>) {
+        let unique = {
+            let mut next = self.next.lock();
+            *next += 2;
+            Unique(*next)
+        };
+        (unique, self.service.call(unique, caller, call))
+    }
+
+    /// Makes a call and waits for its answer.
+    pub fn call(&self, caller: Caller, call: Call<'_>) -> Answer {
+        let (unique, answer) = self.send(caller, call);
+        answer.unwrap_or_else(|| self.answer_to(unique))
+    }
+
+    /// Makes a call that must be parked.
+    pub fn park(&self, caller: Caller, call: Call<'_>) -> Unique {
+        let (unique, answer) = self.send(caller, call);
+        assert_eq!(answer, None, "the call waits");
+        unique
+    }
+
+    /// Takes the answer to a parked call.
+    pub fn answer_to(&self, unique: Unique) -> Answer {
+        let deadline = Instant::now() + PATIENCE;
+        let mut sent = self.recorder.sent.lock();
+        loop {
+            if let Some(at) = sent.0.iter().position(|(to, _)| *to == unique) {
+                return sent.0.remove(at).1;
+            }
+            let in_time = !self.recorder.changed.wait_until(&mut sent, deadline).timed_out();
+            assert!(in_time, "no answer to {unique}");
+        }
+    }
+
+    /// Whether a parked call still has no answer.
+    pub fn is_parked(&self, unique: Unique) -> bool {
+        !self.recorder.sent.lock().0.iter().any(|(to, _)| *to == unique)
+    }
+
+    /// Waits until something is so.
+    pub fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn interrupt(&self, target: Unique) {
+        let (_, answer) = self.send(me(), Call::Interrupt { target });
+        assert_eq!(answer, None);
+    }
+
+    pub fn lookup(&self, caller: Caller, parent: NodeId, name: &str) -> Result<Entry, Refusal> {
+        let name = name.as_bytes();
+        match self.call(caller, Call::Lookup { parent, name }) {
+            Answer::Entry(entry) => Ok(entry),
+            Answer::Refused(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn node(&self, parent: NodeId, name: &str) -> NodeId {
+        self.lookup(me(), parent, name).expect("it exists").node
+    }
+
+    pub fn create(&self, caller: Caller, name: &str, mode: OpenMode) -> Result<(Entry, HandleId), Refusal> {
+        let call = Call::Create {
+            parent: LOCKS,
+            name: name.as_bytes(),
+            mode,
+        };
+        match self.call(caller, call) {
+            Answer::Created(entry, opened) => Ok((entry, opened.handle)),
+            Answer::Refused(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Takes a free lock as `>` does.
+    pub fn take(&self, caller: Caller, name: &str) -> HandleId {
+        self.create(caller, name, WRITE).expect("it is free").1
+    }
+
+    pub fn open(&self, caller: Caller, node: NodeId, mode: OpenMode) -> Result<HandleId, Refusal> {
+        opened(self.call(caller, Call::Open { node, mode }))
+    }
+
+    /// A handle in flock/, and what it is open for.
+    pub fn lockable(&self, caller: Caller, name: &str) -> (NodeId, HandleId) {
+        let node = self.lookup(caller, FLOCK, name).expect("every name exists").node;
+        (node, self.open(caller, node, BOTH).expect("no lock yet"))
+    }
+
+    pub fn write(&self, caller: Caller, handle: HandleId, offset: u64, data: &[u8]) -> Answer {
+        self.call(caller, Call::Write { handle, offset, data })
+    }
+
+    pub fn read(&self, handle: HandleId) -> Answer {
+        let (offset, size) = (0, 4096);
+        self.call(me(), Call::Read { handle, offset, size })
+    }
+
+    pub fn close(&self, handle: HandleId) {
+        assert_eq!(self.call(me(), Call::Release { handle }), Answer::Done);
+    }
+
+    /// What `cat locks/NAME` shows.
+    pub fn text(&self, name: &str) -> String {
+        let Ok(entry) = self.lookup(me(), LOCKS, name) else {
+            return String::new();
+        };
+        let handle = self.open(me(), entry.node, READ).expect("reading never waits");
+        let Answer::Data(data) = self.read(handle) else {
+            panic!("text")
+        };
+        self.close(handle);
+        String::from_utf8(data).expect("text")
+    }
+
+    pub fn is_free(&self, name: &str) -> bool {
+        self.lookup(by(0), LOCKS, name) == Err(Refusal::Absent)
+    }
+
+    /// A file in the root, opened.
+    pub fn open_root(&self, caller: Caller, name: &str, mode: OpenMode) -> HandleId {
+        let node = self.lookup(caller, ROOT, name).expect("fixed").node;
+        self.open(caller, node, mode).expect("it opens")
+    }
+
+    pub fn last_error(&self) -> String {
+        let handle = self.open_root(me(), "last-error", READ);
+        let Answer::Data(data) = self.read(handle) else {
+            panic!("text")
+        };
+        self.close(handle);
+        String::from_utf8(data).expect("text")
+    }
+
+    /// Locks through a handle, waiting or not.
+    pub fn flock(&self, node: NodeId, handle: HandleId, mode: Option<Mode>, wait: bool) -> Call<'static> {
+        Call::SetLock {
+            node,
+            handle,
+            style: LockStyle::Flock,
+            mode,
+            range: Range::WHOLE,
+            wait,
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        self.service.stop_inspector();
+        self.alarm.wake();
+        for thread in self.threads.drain(..) {
+            let ended = thread.join();
+            assert!(
+                std::thread::panicking() || ended.is_ok(),
+                "a thread of the service died"
+            );
+        }
+    }
+}
+
+pub fn opened(answer: Answer) -> Result<HandleId, Refusal> {
+    match answer {
+        Answer::Opened(opened) => Ok(opened.handle),
+        Answer::Refused(refusal) => Err(refusal),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub const READ: OpenMode = mode(Access::Read);
+pub const WRITE: OpenMode = mode(Access::Write);
+pub const BOTH: OpenMode = mode(Access::Both);
+pub const TRY: OpenMode = OpenMode {
+    nonblock: true,
+    ..WRITE
+};
+pub const EXCL: OpenMode = OpenMode {
+    exclusive: true,
+    ..WRITE
+};
+
+const fn mode(access: Access) -> OpenMode {
+    OpenMode {
+        access,
+        nonblock: false,
+        exclusive: false,
+        append: false,
+        truncate: false,
+    }
+}
