@@ -44,8 +44,8 @@ pub(super) enum Todo<'a> {
 
 /// The form of a reply, as far as the answer alone does not tell.
 ///
-/// Only Open, Read, Write and SetLock may be answered later, and these are all [`Form::Plain`]: so a reply that comes
-/// later needs nothing from its request but its `unique`.
+/// Only calls about directories have another than [`Form::Plain`], and none of these is answered later: so a reply that
+/// comes later needs nothing from its request but its `unique`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// The answer tells.
@@ -54,8 +54,6 @@ pub(super) enum Form {
     Directory,
     /// A listing of at most so many bytes.
     Listing(u32),
-    /// A value for a buffer of so many bytes; only its length when the buffer has none.
-    Value(u32),
 }
 
 /// A reply that needs no service.
@@ -231,19 +229,17 @@ fn todo<'a>(header: &wire::InHeader, mut body: Body<'a>) -> Option<Todo<'a>> {
             handle: HandleId(body.read::<wire::ReleaseIn>()?.fh),
         }),
         opcode::GETXATTR => {
-            let size = body.read::<wire::GetxattrIn>()?.size;
-            Todo::Call(
-                Call::GetXattr {
-                    node,
-                    name: body.name()?,
-                },
-                Form::Value(size),
-            )
+            let room = body.read::<wire::GetxattrIn>()?.size;
+            plain(Call::GetXattr {
+                node,
+                name: body.name()?,
+                room,
+            })
         }
-        opcode::LISTXATTR => Todo::Call(
-            Call::ListXattr { node },
-            Form::Value(body.read::<wire::GetxattrIn>()?.size),
-        ),
+        opcode::LISTXATTR => plain(Call::ListXattr {
+            node,
+            room: body.read::<wire::GetxattrIn>()?.size,
+        }),
         opcode::GETLK => get_lock(node, &body.read()?).map_or(errno(libc::EINVAL), plain),
         opcode::SETLK => set_lock(node, &body.read()?, false).map_or(errno(libc::EINVAL), plain),
         opcode::SETLKW => set_lock(node, &body.read()?, true).map_or(errno(libc::EINVAL), plain),

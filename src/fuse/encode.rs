@@ -28,7 +28,7 @@ enum Body {
     Open(wire::OpenOut),
     Create(wire::CreateOut),
     Write(wire::WriteOut),
-    Length(wire::GetxattrOut),
+    Size(wire::GetxattrOut),
     Lock(wire::LkOut),
     Poll(wire::PollOut),
     Statfs(wire::StatfsOut),
@@ -111,7 +111,7 @@ impl Body {
             Self::Open(value) => raw(value),
             Self::Create(value) => raw(value),
             Self::Write(value) => raw(value),
-            Self::Length(value) => raw(value),
+            Self::Size(value) => raw(value),
             Self::Lock(value) => raw(value),
             Self::Poll(value) => raw(value),
             Self::Statfs(value) => raw(value),
@@ -141,14 +141,8 @@ fn body(answer: Answer, form: Form) -> Result<Body, i32> {
             entry: entry_out(&entry),
             open: open_out(opened, form),
         }),
-        Answer::Data(bytes) => match form {
-            Form::Value(0) => Body::Length(wire::GetxattrOut {
-                size: length(bytes.len()),
-                padding: 0,
-            }),
-            Form::Value(room) if length(bytes.len()) > room => return Err(libc::ERANGE),
-            _ => Body::Bytes(bytes),
-        },
+        Answer::Data(bytes) => Body::Bytes(bytes),
+        Answer::Size(size) => Body::Size(wire::GetxattrOut { size, padding: 0 }),
         Answer::Written(size) => Body::Write(wire::WriteOut { size, padding: 0 }),
         Answer::Entries { offset, entries } => Body::Bytes(listing(
             offset,
@@ -410,11 +404,10 @@ mod tests {
 
     #[test]
     fn a_value_is_measured_before_it_is_sent() {
-        let value = || Answer::Data(b"918".to_vec());
-        assert_eq!(u32_at(&body_of(value(), Form::Value(0)), 0), 3);
-        assert_eq!(error_of(value(), Form::Value(2)), -libc::ERANGE);
-        assert_eq!(body_of(value(), Form::Value(3)), b"918");
-        assert_eq!(body_of(value(), Form::Plain), b"918");
+        let value = |room| Answer::value(b"918".to_vec(), room);
+        assert_eq!(body_of(value(0), Form::Plain), [3, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(error_of(value(2), Form::Plain), -libc::ERANGE);
+        assert_eq!(body_of(value(3), Form::Plain), b"918");
     }
 
     #[test]

@@ -151,10 +151,10 @@ pub enum Call<'a> {
     ReadDir { handle: HandleId, offset: u64 },
     /// closedir(3).
     ReleaseDir { handle: HandleId },
-    /// getxattr(2).
-    GetXattr { node: NodeId, name: &'a [u8] },
-    /// listxattr(2).
-    ListXattr { node: NodeId },
+    /// getxattr(2): the value, if it fits into `room` bytes; with no room only its size.
+    GetXattr { node: NodeId, name: &'a [u8], room: u32 },
+    /// listxattr(2), in the same way.
+    ListXattr { node: NodeId, room: u32 },
     /// F_GETLK.
     GetLock {
         node: NodeId,
@@ -273,6 +273,8 @@ pub enum Answer {
     Created(Entry, Opened),
     /// Read, readlink, getxattr, listxattr.
     Data(Vec<u8>),
+    /// Getxattr, listxattr: so long it is.
+    Size(u32),
     /// Write: so many bytes were taken.
     Written(u32),
     /// ReadDir: these entries, the first at index `offset` of the listing.
@@ -283,6 +285,17 @@ pub enum Answer {
     Ready(u32),
     /// No.
     Refused(Refusal),
+}
+
+impl Answer {
+    /// A value for a buffer with so much room: whole, or only its size when there is none.
+    pub fn value(bytes: Vec<u8>, room: u32) -> Self {
+        match (u32::try_from(bytes.len()), room) {
+            (Ok(size), 0) => Self::Size(size),
+            (Ok(size), room) if size <= room => Self::Data(bytes),
+            _ => Self::Refused(Refusal::TooSmall),
+        }
+    }
 }
 
 /// Where answers that come later go: the front's side of a parked call.

@@ -81,8 +81,8 @@ pub(super) struct Late {
 pub(super) enum LateCall {
     GetAttr { node: NodeId },
     Open { node: NodeId, mode: OpenMode },
-    GetXattr { node: NodeId, name: Vec<u8> },
-    ListXattr { node: NodeId },
+    GetXattr { node: NodeId, name: Vec<u8>, room: u32 },
+    ListXattr { node: NodeId, room: u32 },
 }
 
 impl LateCall {
@@ -91,7 +91,7 @@ impl LateCall {
             Self::GetAttr { node }
             | Self::Open { node, .. }
             | Self::GetXattr { node, .. }
-            | Self::ListXattr { node } => *node,
+            | Self::ListXattr { node, .. } => *node,
         }
     }
 
@@ -100,11 +100,12 @@ impl LateCall {
         match *call {
             Call::GetAttr { node } => Some(Self::GetAttr { node }),
             Call::Open { node, mode } if mode.access != Access::Write => Some(Self::Open { node, mode }),
-            Call::GetXattr { node, name } => Some(Self::GetXattr {
+            Call::GetXattr { node, name, room } => Some(Self::GetXattr {
                 node,
                 name: name.to_vec(),
+                room,
             }),
-            Call::ListXattr { node } => Some(Self::ListXattr { node }),
+            Call::ListXattr { node, room } => Some(Self::ListXattr { node, room }),
             _ => None,
         }
     }
@@ -265,8 +266,8 @@ impl Service {
         let outcome = match late.call {
             LateCall::GetAttr { node } => self.get_attr(&context, node),
             LateCall::Open { node, mode } => self.open(&context, node, mode),
-            LateCall::GetXattr { node, name } => self.get_xattr(&context, node, &name),
-            LateCall::ListXattr { node } => self.list_xattr(&context, node),
+            LateCall::GetXattr { node, name, room } => self.get_xattr(&context, node, &name, room),
+            LateCall::ListXattr { node, room } => self.list_xattr(&context, node, room),
         };
         let answer = outcome.unwrap_or_else(|refused| {
             self.record(&context, &refused);

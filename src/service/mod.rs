@@ -145,8 +145,8 @@ impl Service {
             Call::Release { handle } | Call::ReleaseDir { handle } => self.release(context, handle),
             Call::OpenDir { node } => self.open_dir(context, node),
             Call::ReadDir { handle, offset } => self.read_dir(handle, offset),
-            Call::GetXattr { node, name } => self.get_xattr(context, node, name),
-            Call::ListXattr { node } => self.list_xattr(context, node),
+            Call::GetXattr { node, name, room } => self.get_xattr(context, node, name, room),
+            Call::ListXattr { node, room } => self.list_xattr(context, node, room),
             Call::GetLock {
                 handle,
                 owner,

@@ -48,7 +48,7 @@ impl Service {
         Ok(lock_text::attributes(&state.engine, &lock, self.now(context.now)))
     }
 
-    pub(super) fn get_xattr(&self, context: &Context, node: NodeId, name: &[u8]) -> Outcome {
+    pub(super) fn get_xattr(&self, context: &Context, node: NodeId, name: &[u8], room: u32) -> Outcome {
         if !name.starts_with(lock_text::XATTR_PREFIX.as_bytes()) {
             return Err(Refused::new(Refusal::NoAttribute, ""));
         }
@@ -57,16 +57,16 @@ impl Service {
             .into_iter()
             .find(|(key, _)| key.as_bytes() == name);
         let (_, value) = found.ok_or_else(|| Refused::new(Refusal::NoAttribute, ""))?;
-        Ok(Some(Answer::Data(value.into_bytes())))
+        Ok(Some(Answer::value(value.into_bytes(), room)))
     }
 
-    pub(super) fn list_xattr(&self, context: &Context, node: NodeId) -> Outcome {
+    pub(super) fn list_xattr(&self, context: &Context, node: NodeId, room: u32) -> Outcome {
         let mut names = Vec::new();
         for (key, _) in self.attributes(context, node)? {
             names.extend_from_slice(key.as_bytes());
             names.push(0);
         }
-        Ok(Some(Answer::Data(names)))
+        Ok(Some(Answer::value(names, room)))
     }
 }
 

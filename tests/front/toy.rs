@@ -239,10 +239,11 @@ impl Files for Toy {
             Call::Flush { .. } => Answer::Done,
             Call::GetXattr {
                 name: b"user.lockfs.token",
+                room,
                 ..
-            } => Answer::Data(b"918".to_vec()),
+            } => Answer::value(b"918".to_vec(), room),
             Call::GetXattr { .. } => Answer::Refused(Refusal::NoAttribute),
-            Call::ListXattr { .. } => Answer::Data(b"user.lockfs.token\0".to_vec()),
+            Call::ListXattr { room, .. } => Answer::value(b"user.lockfs.token\0".to_vec(), room),
             Call::Poll { notify, .. } => {
                 state.polls.extend(notify);
                 let ready = if state.note == b"woken" {
