@@ -1,6 +1,6 @@
 //! What happens on its own: time passes, processes end, the daemon is asked to go.
 
-use super::Service;
+use super::{Service, contained};
 use crate::adapters::{Clock, ExitKind};
 use crate::engine::Command;
 use crate::types::ProcessId;
@@ -9,6 +9,15 @@ use crate::view::lock_text;
 impl Service {
     /// A deadline has come.
     pub fn attend_deadline(&self) {
+        contained("a deadline", || self.pass_time());
+    }
+
+    /// A pinned process has ended.
+    pub fn attend_exit(&self, process: ProcessId) {
+        contained("the end of a process", || self.end_process(process));
+    }
+
+    fn pass_time(&self) {
         let now = Clock::now();
         let mut state = self.state();
         // Time cannot be refused.
@@ -18,8 +27,7 @@ impl Service {
         self.finish(state, now);
     }
 
-    /// A pinned process has ended.
-    pub fn attend_exit(&self, process: ProcessId) {
+    fn end_process(&self, process: ProcessId) {
         let cleanly = self.exited_cleanly(process);
         let now = Clock::now();
         let mut state = self.state();

@@ -1,7 +1,7 @@
 //! `control`: the verbs of the mount's owner.
 
 use super::api::Answer;
-use super::inspect::Work;
+use super::inspector::{LateCall, Strangers};
 use super::refusals::{Refused, about_lock};
 use super::{Context, Outcome, Service};
 use crate::engine::Command;
@@ -24,13 +24,15 @@ impl Service {
         }
         let size = u32::try_from(data.len()).unwrap_or(u32::MAX);
         if verbs.iter().any(is_slow) {
-            self.inspect(Work::Verbs {
-                unique: context.unique,
-                caller: context.caller,
-                verbs,
-                size,
-            });
-            return Ok(None);
+            let handed_over = self.hand_over(context, LateCall::Verbs { verbs, size }, Strangers::None);
+            return if handed_over {
+                Ok(None)
+            } else {
+                Err(Refused::new(
+                    Refusal::Full,
+                    "control: the daemon has too much before it; try again",
+                ))
+            };
         }
         self.carry_out_all(context, verbs)?;
         Ok(Some(Answer::Written(size)))

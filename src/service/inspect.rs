@@ -1,49 +1,22 @@
-//! The inspector: a thread that finds out what /proc knows, after the fact.
+//! What the inspector finds out: who holds, who waits, and whether a wait can ever end.
 //!
-//! A lock is granted to a thread id; who that is, its session and what it does, matters to readers, to
-//! rules about descent and to the end of the process, but not to the answer. So the hot road leaves it to
-//! this thread, which looks at holders that stay longer than a moment and at every wait that begins:
-//! whether it is a circle, whether the waiter has the lock itself, whether an ancestor of it holds a scope.
+//! A wait that begins is looked at for a circle, for the lock being in the waiter's own hands, and for an ancestor of it
+//! that holds a scope. When, and on which thread, is said in `inspector`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::api::{Access, Answer, Call, Caller, OpenMode};
+use super::Service;
+use super::api::Access;
 use super::handles::HandleKind;
-use super::{Context, Service};
 use crate::adapters::Clock;
 use crate::adapters::processes::{self, OpenFile};
 use crate::engine::{Command, Party};
-use crate::types::{GrantId, HandleId, LockName, NodeId, ProcessId, Refusal, SessionName, Unique};
-use crate::view::nodes::{Fixed, Node};
-use crate::view::requests::Verb;
-
-/// A holder that let go within this is never looked at.
-const MOMENT: Duration = Duration::from_millis(5);
+use crate::types::{GrantId, HandleId, LockName, ProcessId, Refusal, SessionName, Unique};
+use crate::view::nodes::Node;
 
 /// How far up descriptors may have been inherited from.
 const KIN_MAX: usize = 64;
-
-/// Work for the inspector.
-#[derive(Debug)]
-pub(super) enum Work {
-    /// A wait began.
-    Waiter(Unique),
-    /// Locks were granted to holders that nobody has identified.
-    Holders,
-    /// A call that shows holders, to be answered when they are identified.
-    Late(Late),
-    /// Verbs of `control`, one of which does slow work.
-    Verbs {
-        unique: Unique,
-        caller: Caller,
-        verbs: Vec<Verb>,
-        size: u32,
-    },
-    /// The daemon ends.
-    Stop,
-}
 
 /// Something was granted to a holder that nobody has identified.
 #[derive(Clone, Debug)]
@@ -68,113 +41,11 @@ impl Fresh {
     }
 }
 
-/// A call that the inspector answers.
-#[derive(Debug)]
-pub(super) struct Late {
-    pub(super) unique: Unique,
-    pub(super) caller: Caller,
-    pub(super) call: LateCall,
-}
-
-/// The calls that show who holds a lock.
-#[derive(Debug)]
-pub(super) enum LateCall {
-    GetAttr { node: NodeId },
-    Open { node: NodeId, mode: OpenMode },
-    GetXattr { node: NodeId, name: Vec<u8>, room: u32 },
-    ListXattr { node: NodeId, room: u32 },
-}
-
-impl LateCall {
-    fn node(&self) -> NodeId {
-        match self {
-            Self::GetAttr { node }
-            | Self::Open { node, .. }
-            | Self::GetXattr { node, .. }
-            | Self::ListXattr { node, .. } => *node,
-        }
-    }
-
-    /// The owned form of a call that shows holders.
-    pub(super) fn of(call: &Call<'_>) -> Option<Self> {
-        match *call {
-            Call::GetAttr { node } => Some(Self::GetAttr { node }),
-            Call::Open { node, mode } if mode.access != Access::Write => Some(Self::Open { node, mode }),
-            Call::GetXattr { node, name, room } => Some(Self::GetXattr {
-                node,
-                name: name.to_vec(),
-                room,
-            }),
-            Call::ListXattr { node, room } => Some(Self::ListXattr { node, room }),
-            _ => None,
-        }
-    }
-}
-
 impl Service {
-    /// Runs until [`Self::stop_inspector`]; the body of the inspector's thread.
-    pub fn inspect_forever(&self) {
-        let mut awake = false;
-        loop {
-            let work = if awake {
-                match self.backlog.recv_timeout(MOMENT) {
-                    Ok(work) => Some(work),
-                    Err(crossbeam_channel::RecvTimeoutError::Timeout) => None,
-                    Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return,
-                }
-            } else {
-                match self.backlog.recv() {
-                    Ok(work) => Some(work),
-                    Err(_) => return,
-                }
-            };
-            match work {
-                Some(Work::Stop) => return,
-                Some(Work::Holders) => awake = true,
-                Some(Work::Waiter(request)) => {
-                    self.inspect_waiter(request);
-                    let mut state = self.state();
-                    state.uninspected = state.uninspected.saturating_sub(1);
-                }
-                Some(Work::Late(late)) => self.carry_out_late(late),
-                Some(Work::Verbs {
-                    unique,
-                    caller,
-                    verbs,
-                    size,
-                }) => self.carry_out_verbs(unique, caller, verbs, size),
-                None => {
-                    self.reserve_tokens();
-                    self.identify_holders();
-                    let mut state = self.state();
-                    awake = !state.unidentified.is_empty();
-                    state.inspector_awake = awake;
-                }
-            }
-        }
-    }
-
-    /// Ends the inspector's thread.
-    pub fn stop_inspector(&self) {
-        self.inspect(Work::Stop);
-    }
-
-    /// Reserves more tokens well before they run out.
-    fn reserve_tokens(&self) {
-        const LOW: u64 = 1 << 15;
-        if self.state().engine.tokens_left() > LOW {
-            return;
-        }
-        match self.tokens.lock().reserve_more() {
-            Ok(end) => self.state().engine.extend_tokens(end),
-            Err(error) => tracing::error!("fencing tokens cannot be reserved: {error:#}"),
-        }
-    }
-
     /// Finds out who the holders are that nobody has identified, their sessions and operations included.
     ///
     /// That reads memory of other processes, so only the inspector's thread does it: such a page could lie on our mount.
-    fn identify_holders(&self) {
+    pub(super) fn identify_holders(&self) {
         // They stay in the list until they are known: a reader that comes meanwhile must see that somebody is not.
         let fresh = self.state().unidentified.clone();
         // A process is asked once, and what it said is kept once, however many locks it has taken since.
@@ -234,48 +105,7 @@ impl Service {
             Some(party) => state.command(now, Command::IdentifyGrant(id, party)),
             None => state.command(now, Command::TakerGone(id)),
         };
-    }
-
-    /// Whether a call shows a holder that is not identified yet.
-    pub(super) fn shows_strangers(&self, call: &LateCall) -> bool {
-        let mut state = self.state();
-        if state.unidentified.is_empty() && state.uninspected == 0 {
-            return false;
-        }
-        match state.nodes.get(call.node()) {
-            Some(Node::Fixed(fixed)) => fixed == Fixed::LocksJson,
-            Some(node) => node.lock().is_some_and(|lock| {
-                let mut parties = state
-                    .engine
-                    .holders(lock.as_str())
-                    .map(|holder| (holder.grant, &holder.grant.party));
-                parties.any(|(grant, party)| is_stranger(party) && party.tid != 0 && !grant.taker_gone)
-            }),
-            None => false,
-        }
-    }
-
-    /// Carries out a call that shows holders, once they are identified.
-    fn carry_out_late(&self, late: Late) {
-        self.identify_holders();
-        let context = Context {
-            unique: late.unique,
-            caller: late.caller,
-            now: Clock::now(),
-        };
-        let outcome = match late.call {
-            LateCall::GetAttr { node } => self.get_attr(&context, node),
-            LateCall::Open { node, mode } => self.open(&context, node, mode),
-            LateCall::GetXattr { node, name, room } => self.get_xattr(&context, node, &name, room),
-            LateCall::ListXattr { node, room } => self.list_xattr(&context, node, room),
-        };
-        let answer = outcome.unwrap_or_else(|refused| {
-            self.record(&context, &refused);
-            Some(Answer::Refused(refused.refusal))
-        });
-        if let Some(answer) = answer {
-            self.replies.answer(late.unique, answer);
-        }
+        self.finish(state, now);
     }
 
     /// A thread's process, pinned; `None` when it is gone.
@@ -292,24 +122,7 @@ impl Service {
         self.pin_party(party).map(|party| Said::by(party.pid).told(party))
     }
 
-    fn carry_out_verbs(&self, unique: Unique, caller: Caller, verbs: Vec<Verb>, size: u32) {
-        self.identify_holders();
-        let context = Context {
-            unique,
-            caller,
-            now: Clock::now(),
-        };
-        let answer = match self.carry_out_all(&context, verbs) {
-            Ok(()) => Answer::Written(size),
-            Err(refused) => {
-                self.record(&context, &refused);
-                Answer::Refused(refused.refusal)
-            }
-        };
-        self.replies.answer(unique, answer);
-    }
-
-    fn inspect_waiter(&self, request: Unique) {
+    pub(super) fn inspect_waiter(&self, request: Unique) {
         let Some(party) = self.state().engine.requester(request).cloned() else {
             return;
         };
@@ -461,7 +274,7 @@ impl Said {
 }
 
 /// Whether something is still to be found out about a holder.
-fn is_stranger(party: &Party) -> bool {
+pub(super) fn is_stranger(party: &Party) -> bool {
     party.process.is_none() || party.session.is_none()
 }
 

@@ -2,7 +2,7 @@
 
 use super::api::{Answer, Conflict, LockStyle};
 use super::handles::{HandleKind, Parked};
-use super::inspect::{Fresh, Work};
+use super::inspect::Fresh;
 use super::refusals::{Refused, about_lock};
 use super::{Context, Outcome, Service};
 use crate::adapters::processes;
@@ -78,8 +78,7 @@ impl Service {
                         tid: context.caller.tid,
                     },
                 );
-                state.uninspected += 1;
-                self.inspect(Work::Waiter(context.unique));
+                self.inspect_wait(&mut state, context.unique);
                 Ok(None)
             }
             Ok(_) => {

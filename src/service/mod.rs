@@ -13,6 +13,7 @@ mod attend;
 mod control;
 mod handles;
 mod inspect;
+mod inspector;
 mod locking;
 mod lookup;
 mod making;
@@ -25,14 +26,14 @@ mod state;
 mod transactions;
 mod writing;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Mutex, MutexGuard};
 
 use api::{Answer, Call, Caller, Files, Replies};
-use inspect::{Late, LateCall, Work};
+use inspector::{Backlog, LateCall, Strangers};
 use refusals::Refused;
 use state::{Out, State};
 
@@ -40,9 +41,6 @@ use crate::adapters::{Alarm, Clock, Confinement, Processes, Tokens};
 use crate::engine::{Actor, Bounds, Engine, Party};
 use crate::types::{Moment, ProcessId, Refusal, Settings, Text, Token, Unique};
 use crate::view::Now;
-
-/// How much work the inspector may have before it; what does not fit is inspected never, which costs only advice.
-const INSPECTOR_BACKLOG_MAX: usize = 65_536;
 
 /// What the service needs from outside.
 pub struct Outside {
@@ -80,8 +78,7 @@ pub struct Service {
     mountpoint: PathBuf,
     owner: (u32, u32),
     others_allowed: bool,
-    inspector: Sender<Work>,
-    backlog: Receiver<Work>,
+    backlog: Backlog,
 }
 
 /// One call as it is carried out.
@@ -99,7 +96,6 @@ impl Service {
     /// A service with nothing held.
     pub fn new(settings: Settings, outside: Outside) -> Self {
         let engine = Engine::new(settings, Bounds::default(), outside.reserved);
-        let (inspector, backlog) = crossbeam_channel::bounded(INSPECTOR_BACKLOG_MAX);
         Self {
             state: Mutex::new(State::new(engine)),
             processes: outside.processes,
@@ -111,8 +107,7 @@ impl Service {
             mountpoint: outside.mountpoint,
             owner: outside.owner,
             others_allowed: outside.others_allowed,
-            inspector,
-            backlog,
+            backlog: Backlog::new(),
         }
     }
 
@@ -178,30 +173,21 @@ impl Service {
         let due = state.engine.next_deadline(now);
         let earlier =
             |new: Option<crate::types::Tick>, old: Option<_>| new.is_some_and(|new| old.is_none_or(|old| new < old));
-        let arm = earlier(due.0, state.armed.0) || earlier(due.1, state.armed.1);
-        if arm {
+        if earlier(due.0, state.armed.0) || earlier(due.1, state.armed.1) {
             state.armed = due;
-        }
-        let wake_inspector = !state.inspector_awake && !state.unidentified.is_empty();
-        state.inspector_awake |= wake_inspector;
-        drop(state);
-        if arm {
+            // Under the mutex, else a thread that was overtaken would set the alarm to what it saw.
             self.alarm.arm(due.0, due.1);
         }
-        if wake_inspector {
-            self.inspect(Work::Holders);
+        if Self::should_wake_inspector(&state) {
+            state.inspector_awake = true;
+            self.backlog.wake();
         }
+        drop(state);
         for out in outbox {
             match out {
                 Out::Answer(unique, answer) => self.replies.answer(unique, answer),
                 Out::Poll(poll_handle) => self.replies.wake_poll(poll_handle),
             }
-        }
-    }
-
-    fn inspect(&self, work: Work) {
-        if self.inspector.try_send(work).is_err() {
-            tracing::warn!("the inspector has too much before it");
         }
     }
 
@@ -254,24 +240,15 @@ impl Files for Service {
             caller,
             now: Clock::now(),
         };
-        if let Some(late) = LateCall::of(&call)
-            && self.shows_strangers(&late)
-        {
-            // Who holds what is about to be shown, and somebody is not identified: the inspector answers.
-            self.inspect(Work::Late(Late {
-                unique,
-                caller,
-                call: late,
-            }));
-            return None;
-        }
-        match self.dispatch(&context, call) {
-            Ok(answer) => answer,
-            Err(refused) => {
-                self.record(&context, &refused);
-                Some(Answer::Refused(refused.refusal))
+        if let Some(late) = LateCall::of(&call) {
+            let shows = self.strangers_in(&late);
+            // Who holds what is about to be shown, and somebody is not identified: the inspector answers, if it can.
+            if shows != Strangers::None && self.hand_over(&context, late, shows) {
+                return None;
             }
         }
+        let outcome = self.dispatch(&context, call);
+        self.answer_of(&context, outcome)
     }
 }
 
@@ -290,6 +267,14 @@ impl Service {
         !self.others_allowed && !gives_back && caller.uid != self.owner.0 && caller.uid != 0
     }
 
+    /// The answer that an outcome comes to; a refusal is kept with its sentence.
+    fn answer_of(&self, context: &Context, outcome: Outcome) -> Option<Answer> {
+        outcome.unwrap_or_else(|refused| {
+            self.record(context, &refused);
+            Some(Answer::Refused(refused.refusal))
+        })
+    }
+
     /// Keeps a refusal for `last-error`, and in the log when it is a mistake.
     fn record(&self, context: &Context, refused: &Refused) {
         if refused.sentence.is_empty() {
@@ -303,4 +288,14 @@ impl Service {
             .refusals
             .record([context.caller.tid, parent], refused.sentence.clone());
     }
+}
+
+/// Does one piece of work on a thread that must go on to the next; `None` when it panicked. The mutex is not poisoned,
+/// and what was begun is released with the handle that it was begun for.
+fn contained<T>(what: &str, work: impl FnOnce() -> T) -> Option<T> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    if done.is_err() {
+        tracing::error!("{what} panicked");
+    }
+    done.ok()
 }

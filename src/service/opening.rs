@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::api::{Access, Answer, OpenMode, Opened};
 use super::handles::{DirectoryFile, Handle, HandleKind, LockHandle, Parked, Transaction};
-use super::inspect::{Fresh, Work};
+use super::inspect::Fresh;
 use super::lookup::{bad_name, new_handle, stale};
 use super::refusals::{Refused, about_lock};
 use super::state::{Phantom, State};
@@ -140,8 +140,7 @@ impl Service {
                         lock: open,
                     },
                 );
-                state.uninspected += 1;
-                self.inspect(Work::Waiter(context.unique));
+                self.inspect_wait(&mut state, context.unique);
                 Ok(None)
             }
             Ok(_) => {

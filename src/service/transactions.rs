@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::api::Answer;
 use super::handles::{Parked, Stage};
-use super::inspect::{Fresh, Work};
+use super::inspect::Fresh;
 use super::refusals::{Refused, about_lock};
 use super::state::State;
 use super::{Context, Outcome, Service};
@@ -53,8 +53,7 @@ impl Service {
                         size,
                     },
                 );
-                state.uninspected += 1;
-                self.inspect(Work::Waiter(context.unique));
+                self.inspect_wait(&mut state, context.unique);
                 Ok(None)
             }
             Err(Refusal::HeldByOther) => {

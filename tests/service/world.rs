@@ -24,10 +24,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Recorder {
     sent: Mutex<(Vec<(Unique, Answer)>, Vec<u64>)>,
     changed: Condvar,
+    /// Fails when it is to answer this call.
+    pub fails_at: Mutex<Option<Unique>>,
 }
 
 impl Replies for Recorder {
     fn answer(&self, unique: Unique, answer: Answer) {
+        assert_ne!(*self.fails_at.lock(), Some(unique), "an answer that fails");
         self.sent.lock().0.push((unique, answer));
         self.changed.notify_all();
     }
