@@ -6,12 +6,16 @@
 
 pub mod clock;
 pub mod git;
+pub mod journal;
+pub mod memory;
 pub mod processes;
 pub mod tokens;
 pub mod watcher;
 
 pub use clock::Clock;
 pub use git::{ConfigError, read_settings};
+pub use journal::{Journal, JournalError};
+pub use memory::{MemoryDisk, MemoryLog};
 pub use processes::{Confinement, ExitKind, OwnerError, Pinned, Processes};
 pub use tokens::{TokenError, Tokens};
 pub use watcher::{Alarm, Event, Watcher};
