@@ -3,6 +3,8 @@
 //! What a mount could show only by chance or after seconds is tried here: parked calls, the way of a lost race, what
 //! others may do, bounds, and hostile input.
 
+#[path = "service/ended.rs"]
+mod ended;
 #[path = "service/inspecting.rs"]
 mod inspecting;
 #[path = "service/parked.rs"]

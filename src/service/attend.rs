@@ -49,6 +49,7 @@ impl Service {
         let mut state = self.state();
         if state.engine.is_idle() {
             let _ = state.command(now, Command::Drain(true));
+            self.finish(state, now);
             return Ok(());
         }
         let mut held = Vec::new();

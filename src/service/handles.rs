@@ -52,8 +52,6 @@ pub(super) struct LockHandle {
     pub(super) lost: Option<Box<str>>,
     /// What was written through it so far.
     pub(super) written: Box<[u8]>,
-    /// Its first write was refused.
-    pub(super) spoiled: bool,
     /// The lock's text at the open, for reading.
     pub(super) text: Box<[u8]>,
 }
@@ -67,7 +65,6 @@ impl LockHandle {
             append,
             lost: None,
             written: Box::default(),
-            spoiled: false,
             text: Box::default(),
         }
     }

@@ -101,10 +101,12 @@ impl Service {
         let mut state = self.state();
         let now = Clock::now();
         // Identifying what is gone already does nothing.
+        let named: Vec<ProcessId> = found.iter().filter_map(|party| party.process).collect();
         let _ = match found {
             Some(party) => state.command(now, Command::IdentifyGrant(id, party)),
             None => state.command(now, Command::TakerGone(id)),
         };
+        self.report_ended(&mut state, now, named);
         self.finish(state, now);
     }
 

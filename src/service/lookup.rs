@@ -8,7 +8,7 @@ use super::refusals::Refused;
 use super::state::State;
 use super::{Context, Outcome, Service};
 use crate::engine::{Availability, Command, Hold, Shape};
-use crate::types::{HandleId, LockName, NameError, NodeId, ProcessId, Refusal};
+use crate::types::{HandleId, LockName, Moment, NameError, NodeId, ProcessId, Refusal};
 use crate::view::nodes::{Fixed, Node};
 use crate::view::{Now, help, lock_text, locks_json};
 
@@ -121,13 +121,21 @@ impl Service {
             .chain(above)
             .filter(|grant| grant.hold != Hold::Descriptor)
             .filter_map(|grant| grant.process());
-        let dead: Vec<ProcessId> = living_by.filter(|process| !self.processes.alive(*process)).collect();
-        for process in dead {
-            let cleanly = self.exited_cleanly(process);
-            // An exit cannot be refused.
-            let _ = state.command(context.now, Command::Exited { process, cleanly });
-        }
+        let living_by: Vec<ProcessId> = living_by.collect();
+        self.report_ended(&mut state, context.now, living_by);
         self.finish(state, context.now);
+    }
+
+    /// Tells the engine of those among some processes that have ended. Also to be done with processes that it has just
+    /// been told of for the first time: if one ended before that, nobody will tell of it again.
+    pub(super) fn report_ended(&self, state: &mut State, now: Moment, processes: Vec<ProcessId>) {
+        for process in processes {
+            if !self.processes.alive(process) {
+                let cleanly = self.exited_cleanly(process);
+                // An exit cannot be refused.
+                let _ = state.command(now, Command::Exited { process, cleanly });
+            }
+        }
     }
 
     pub(super) fn forget(&self, node: NodeId, count: u64) -> Outcome {

@@ -2,10 +2,10 @@
 
 use super::api::Answer;
 use super::lookup::{bad_name, stale};
-use super::refusals::{Refused, about_lock};
+use super::refusals::Refused;
 use super::{Context, Outcome, Service};
 use crate::adapters::{OwnerError, Pinned};
-use crate::engine::{Command, FileChange, Make, Shape, Way};
+use crate::engine::{FileChange, Make, Shape, Way};
 use crate::types::{LockName, NodeId, Refusal, Text, TextError};
 use crate::view::nodes::{Fixed, Node};
 
@@ -182,28 +182,15 @@ impl Service {
         let source = LockName::parse(name).map_err(|error| bad_name(name, error))?;
         let target = LockName::parse(new_name).map_err(|error| bad_name(new_name, error))?;
         match (from, to) {
-            (Node::LockDirectory(a), Node::LockDirectory(b)) if a == b => self.rename_file(context, a, source, target),
+            (Node::LockDirectory(a), Node::LockDirectory(b)) if a == b => self
+                .change_file(context, &a, source, FileChange::Rename(target))
+                .map(|()| Some(Answer::Done)),
             (Node::Fixed(Fixed::Locks), Node::Fixed(Fixed::Locks)) => self.rename_lock(context, source, target),
             _ => Err(Refused::new(
                 Refusal::NotYours,
                 "a name moves only within its own directory",
             )),
         }
-    }
-
-    fn rename_file(&self, context: &Context, lock: LockName, file: LockName, new: LockName) -> Outcome {
-        let actor = self.actor(context);
-        let mut state = self.state();
-        let change = Command::ChangeFile {
-            lock: lock.clone(),
-            file,
-            change: FileChange::Rename(new),
-            actor,
-        };
-        let result = state.command(context.now, change);
-        result
-            .map(|_| Some(Answer::Done))
-            .map_err(|refusal| about_lock(&state.engine, &lock, refusal, context.now))
     }
 
     fn rename_lock(&self, context: &Context, source: LockName, target: LockName) -> Outcome {
@@ -225,6 +212,9 @@ impl Service {
             Node::Lock(source.clone())
         };
         let from = self.source(context, &node)?;
+        if !from.is_scratch {
+            self.check_removable(context, &source)?;
+        }
         self.make_from(context, &target, &from)?;
         if from.is_scratch {
             // It was there a moment ago; if its minute ended since, the lock has its text all the same.

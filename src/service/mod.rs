@@ -34,12 +34,12 @@ use parking_lot::{Mutex, MutexGuard};
 
 use api::{Answer, Call, Caller, Files, Replies};
 use inspector::{Backlog, LateCall, Strangers};
-use refusals::Refused;
+use refusals::{Refused, about_lock};
 use state::{Out, State};
 
 use crate::adapters::{Alarm, Clock, Confinement, Processes, Tokens};
-use crate::engine::{Actor, Bounds, Engine, Party};
-use crate::types::{Moment, ProcessId, Refusal, Settings, Text, Token, Unique};
+use crate::engine::{Actor, Bounds, Command, Engine, FileChange, Party};
+use crate::types::{LockName, Moment, ProcessId, Refusal, Settings, Text, Token, Unique};
 use crate::view::Now;
 
 /// What the service needs from outside.
@@ -189,6 +189,35 @@ impl Service {
                 Out::Poll(poll_handle) => self.replies.wake_poll(poll_handle),
             }
         }
+    }
+
+    /// Carries out a command about a lock, or says why not.
+    fn carry_out_on(&self, context: &Context, lock: &LockName, command: Command) -> Result<(), Refused> {
+        let mut state = self.state();
+        let result = state.command(context.now, command);
+        let result = result
+            .map(|_| ())
+            .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now));
+        self.finish(state, context.now);
+        result
+    }
+
+    /// Changes a file in a lock made by mkdir, if the caller may.
+    fn change_file(
+        &self,
+        context: &Context,
+        lock: &LockName,
+        file: LockName,
+        change: FileChange,
+    ) -> Result<(), Refused> {
+        let actor = self.actor(context);
+        let command = Command::ChangeFile {
+            lock: lock.clone(),
+            file,
+            change,
+            actor,
+        };
+        self.carry_out_on(context, lock, command)
     }
 
     /// Who calls, as far as that is free to know.

@@ -11,7 +11,7 @@ use super::state::{Phantom, State};
 use super::{Context, Outcome, Service};
 use crate::adapters::processes;
 use crate::engine::{Acquire, Availability, Claim, Command, FileChange, Make, Party, Reply, Shape, Taking, Wait};
-use crate::types::{HandleId, LockName, Mode, NameError, NodeId, Priority, Refusal};
+use crate::types::{HandleId, LockName, Mode, NameError, NodeId, Priority, ProcessId, Refusal};
 use crate::view::lock_text;
 use crate::view::nodes::{Fixed, Node};
 
@@ -58,7 +58,7 @@ impl Service {
         mode: OpenMode,
     ) -> Outcome {
         if mode.truncate {
-            self.truncate_file(context, &lock, file.clone())?;
+            self.change_file(context, &lock, file.clone(), FileChange::Truncate)?;
         }
         let open = DirectoryFile {
             lock,
@@ -234,24 +234,15 @@ impl Service {
 
     fn create_directory_file(&self, context: &Context, lock: LockName, name: &[u8], mode: OpenMode) -> Outcome {
         let file = LockName::parse(name).map_err(|error| bad_name(name, error))?;
-        let actor = self.actor(context);
-        let mut state = self.state();
-        let create = Command::ChangeFile {
-            lock: lock.clone(),
-            file: file.clone(),
-            change: FileChange::Create,
-            actor,
-        };
-        match state.command(context.now, create) {
-            Ok(_) => {}
-            Err(Refusal::Taken) if !mode.exclusive => {}
-            Err(Refusal::Full) => {
+        match self.change_file(context, &lock, file.clone(), FileChange::Create) {
+            Err(refused) if refused.refusal == Refusal::Full => {
                 return Err(Refused::new(
                     Refusal::Full,
                     format!("{lock}: a lock made by mkdir has room for 16 small files"),
                 ));
             }
-            Err(refusal) => return Err(about_lock(&state.engine, &lock, refusal, context.now)),
+            Err(refused) if refused.refusal != Refusal::Taken || mode.exclusive => return Err(refused),
+            _ => {}
         }
         let open = DirectoryFile {
             lock: lock.clone(),
@@ -259,7 +250,13 @@ impl Service {
             append: mode.append,
         };
         let kind = HandleKind::DirectoryFile(Box::new(open));
-        self.created(&mut state, context, Node::LockDirectoryFile(lock, file), kind, true)
+        self.created(
+            &mut self.state(),
+            context,
+            Node::LockDirectoryFile(lock, file),
+            kind,
+            true,
+        )
     }
 
     /// An open for reading, or both, of a free name: a handle, no lock.
@@ -394,7 +391,7 @@ impl Service {
         }
     }
 
-    pub(super) fn keepers(&self, context: &Context) -> Vec<crate::types::ProcessId> {
+    pub(super) fn keepers(&self, context: &Context) -> Vec<ProcessId> {
         self.processes
             .ancestors(context.caller.tid, KEEPERS_MAX)
             .into_iter()
@@ -429,6 +426,7 @@ impl Service {
             Availability::BehindScope => self.actor(context).lineage,
             Availability::Free | Availability::Taken => Vec::new(),
         };
+        let named: Vec<ProcessId> = make.owner.into_iter().chain(make.keepers.iter().copied()).collect();
         let acquire = Acquire {
             id: context.unique,
             claims: vec![Claim::whole(lock.clone(), Mode::Exclusive)],
@@ -443,6 +441,7 @@ impl Service {
         match state.command(context.now, Command::Acquire(acquire)) {
             Ok(_) => {
                 state.unidentified.push(Fresh::Lock(lock.clone()));
+                self.report_ended(&mut state, context.now, named);
                 Ok(state)
             }
             Err(refusal) => {

@@ -24,43 +24,25 @@ impl Service {
                 Err(refused) if refused.refusal == Refusal::Absent => {}
                 other => other?,
             },
-            Node::LockDirectory(lock) => self.remove_file(context, &lock, name)?,
+            Node::LockDirectory(lock) => self.change_file(context, &lock, name, FileChange::Remove)?,
             _ => return Err(Refused::new(Refusal::NotYours, "the fixed files stay")),
         }
         Ok(Some(Answer::Done))
     }
 
-    fn remove_file(&self, context: &Context, lock: &LockName, file: LockName) -> Result<(), Refused> {
-        let actor = self.actor(context);
-        let mut state = self.state();
-        let remove = Command::ChangeFile {
-            lock: lock.clone(),
-            file,
-            change: FileChange::Remove,
-            actor,
-        };
-        let result = state.command(context.now, remove);
-        result
-            .map(|_| ())
-            .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now))
-    }
-
     pub(super) fn remove_lock(&self, context: &Context, lock: &LockName) -> Result<(), Refused> {
         self.bury(context, lock);
         let actor = self.actor(context);
-        let mut state = self.state();
-        let result = state.command(
-            context.now,
-            Command::Remove {
-                lock: lock.clone(),
-                actor,
-            },
-        );
-        let result = result
-            .map(|_| ())
-            .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now));
-        self.finish(state, context.now);
-        result
+        let lock_name = lock.clone();
+        self.carry_out_on(context, lock, Command::Remove { lock: lock_name, actor })
+    }
+
+    /// Whether the caller may remove a lock; asked before what only makes sense with it.
+    pub(super) fn check_removable(&self, context: &Context, lock: &LockName) -> Result<(), Refused> {
+        let actor = self.actor(context);
+        let state = self.state();
+        let may = state.engine.may_remove(lock, &actor);
+        may.map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now))
     }
 
     pub(super) fn rmdir(&self, context: &Context, parent: NodeId, name: &[u8]) -> Outcome {
@@ -103,27 +85,12 @@ impl Service {
             }
             Node::Scratch(name) if change.size == Some(0) => self.state().scratch.truncate(name.as_str()),
             Node::LockDirectoryFile(lock, file) if change.size == Some(0) => {
-                self.truncate_file(context, lock, file.clone())?;
+                self.change_file(context, lock, file.clone(), FileChange::Truncate)?;
             }
             _ => {}
         }
         let mut state = self.state();
         Ok(Some(Answer::Attr(self.attr(&mut state, context, &node))))
-    }
-
-    pub(super) fn truncate_file(&self, context: &Context, lock: &LockName, file: LockName) -> Result<(), Refused> {
-        let actor = self.actor(context);
-        let mut state = self.state();
-        let change = Command::ChangeFile {
-            lock: lock.clone(),
-            file,
-            change: FileChange::Truncate,
-            actor,
-        };
-        let result = state.command(context.now, change);
-        result
-            .map(|_| ())
-            .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now))
     }
 
     /// utimensat(2). By one who holds the lock through a descriptor of its own it makes a lease, for that is what
@@ -137,24 +104,22 @@ impl Service {
         } else {
             Vec::new()
         };
-        let mut state = self.state();
-        let idle = state.engine.holders(lock.as_str()).next().is_none();
+        let named = keepers.clone();
         let command = match own {
             Some(handle) => Command::Touch { handle, keepers, mtime },
             // Nobody holds it: the caller has an idle handle, or races with the holder's end. Nothing to renew.
-            None if idle => return Ok(()),
+            None if self.state().engine.holders(lock.as_str()).next().is_none() => return Ok(()),
             None => Command::Renew {
                 lock: lock.clone(),
                 actor,
                 mtime,
             },
         };
-        let result = state.command(context.now, command);
-        let result = result
-            .map(|_| ())
-            .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now));
+        self.carry_out_on(context, lock, command)?;
+        let mut state = self.state();
+        self.report_ended(&mut state, context.now, named);
         self.finish(state, context.now);
-        result
+        Ok(())
     }
 
     /// The handle through which the caller itself took a lock by open.

@@ -7,8 +7,9 @@ use super::making::parse_text;
 use super::refusals::{Refused, about_lock};
 use super::state::State;
 use super::{Context, Outcome, Service};
+use crate::adapters::Pinned;
 use crate::engine::{Command, FileChange, Target, TextRule};
-use crate::types::{HandleId, LockName, Refusal, TEXT_BYTES_MAX, Text};
+use crate::types::{HandleId, LockName, ProcessId, Refusal, TEXT_BYTES_MAX, Text};
 
 /// What a handle writes to.
 enum Sink {
@@ -54,10 +55,10 @@ impl Service {
             if let Some(HandleKind::Lock(open)) = state.handles.get_mut(&handle).map(|open| &mut open.kind)
                 && open.written.is_empty()
             {
-                open.spoiled = true;
                 // Spoiling is never refused.
                 let _ = state.command(context.now, Command::Spoil(handle));
             }
+            self.finish(state, context.now);
         }
         result
     }
@@ -102,19 +103,15 @@ impl Service {
             },
             TextRule::Declaration => {
                 let text = parse_text(&lock, &written)?;
-                return self.declare(context, Target::Handle(handle), &lock, text, |state| {
-                    keep_written(state, handle, written);
-                });
+                let owner = self.owner_of(context, &lock, &text)?;
+                self.declare(context, Target::Handle(handle), &lock, text, owner)?;
+                keep_written(&mut self.state(), handle, written);
+                return Ok(());
             }
         };
-        let mut state = self.state();
-        let result = state.command(context.now, command);
-        let result = result.map_err(|refusal| about_lock(&state.engine, &lock, refusal, context.now));
-        if result.is_ok() {
-            keep_written(&mut state, handle, written);
-        }
-        self.finish(state, context.now);
-        result.map(|_| ())
+        self.carry_out_on(context, &lock, command)?;
+        keep_written(&mut self.state(), handle, written);
+        Ok(())
     }
 
     fn write_scratch(
@@ -163,44 +160,32 @@ impl Service {
                     format!("{lock}: a lock's text is at most {TEXT_BYTES_MAX} bytes"),
                 )
             })?;
-            Some(parse_text(&lock, &text)?)
+            let text = parse_text(&lock, &text)?;
+            let owner = self.owner_of(context, &lock, &text)?;
+            Some((text, owner))
         } else {
             None
         };
-        let actor = self.actor(context);
         let change = FileChange::Write {
             offset,
             data: data.to_vec(),
         };
-        let mut state = self.state();
-        let written = Command::ChangeFile {
-            lock: lock.clone(),
-            file,
-            change,
-            actor,
-        };
-        let result = state.command(context.now, written);
-        let result = result
-            .map(|_| ())
-            .map_err(|refusal| about_lock(&state.engine, &lock, refusal, context.now));
-        self.finish(state, context.now);
-        result?;
+        self.change_file(context, &lock, file, change)?;
         match declaration {
-            Some(text) => self.declare(context, Target::Name(lock.clone()), &lock, text, |_| {}),
+            Some((text, owner)) => self.declare(context, Target::Name(lock.clone()), &lock, text, owner),
             None => Ok(()),
         }
     }
 
-    /// Declares the owner that a text names, or with PID 0 a lease; `done` runs when it was taken.
+    /// Declares the owner that a text names, or without one a lease.
     fn declare(
         &self,
         context: &Context,
         target: Target,
         lock: &LockName,
         text: Text,
-        done: impl FnOnce(&mut State),
+        owner: Option<Pinned>,
     ) -> Result<(), Refused> {
-        let owner = self.owner_of(context, lock, &text)?;
         let keepers = if owner.is_none() {
             self.keepers(context)
         } else {
@@ -209,6 +194,7 @@ impl Service {
         let party = owner.map(|owner| self.owner_party(context, owner.id, owner.pid, Some(&text)));
         let mut state = self.state();
         let owner = owner.map(|owner| owner.id);
+        let named: Vec<ProcessId> = owner.into_iter().chain(keepers.iter().copied()).collect();
         let mut result = state.command(
             context.now,
             Command::Declare {
@@ -222,9 +208,7 @@ impl Service {
             result = state.command(context.now, Command::OwnedBy(id, party));
             state.unidentified.push(Fresh::Lock(lock.clone()));
         }
-        if result.is_ok() {
-            done(&mut state);
-        }
+        self.report_ended(&mut state, context.now, named);
         let result = result
             .map(|_| ())
             .map_err(|refusal| about_lock(&state.engine, lock, refusal, context.now));
