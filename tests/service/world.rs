@@ -19,10 +19,13 @@ pub const FLOCK: NodeId = NodeId(3);
 /// How long anything may take that needs no time to pass.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Answers that came later, and poll handles that were woken.
+type Sent = (Vec<(Unique, Answer)>, Vec<u64>);
+
 /// Keeps what the service sends later.
 #[derive(Default)]
 pub struct Recorder {
-    sent: Mutex<(Vec<(Unique, Answer)>, Vec<u64>)>,
+    sent: Mutex<Sent>,
     changed: Condvar,
     /// Fails when it is to answer this call.
     pub fails_at: Mutex<Option<Unique>>,
@@ -52,15 +55,6 @@ pub fn by(tid: u32) -> Caller {
         tid,
         uid: nix::unistd::geteuid().as_raw(),
         gid: nix::unistd::getegid().as_raw(),
-    }
-}
-
-/// A caller of another user, whom nobody can see.
-pub fn stranger() -> Caller {
-    Caller {
-        tid: 0,
-        uid: 54_321,
-        gid: 54_321,
     }
 }
 
