@@ -251,7 +251,8 @@ impl Engine {
                 .process
                 .is_some_and(|process| actor.lineage.contains(&process));
         let holder_is_gone = match &grant.hold {
-            Hold::Descriptor => grant.taker_gone,
+            // What flock(1) took through somebody's descriptor outlives flock(1): that somebody may well be there.
+            Hold::Descriptor => grant.taker_gone && !matches!(grant.way, Way::Flock | Way::Posix),
             Hold::Lease(lease) => lease.had_keeper && lease.keepers.is_empty(),
             Hold::Process(_) => false,
         };

@@ -51,7 +51,7 @@ impl Service {
         // A process is asked once, and what it said is kept once, however many locks it has taken since.
         let mut known: BTreeMap<Option<ProcessId>, Said> = BTreeMap::new();
         for (id, party) in self.unknown_parties(&fresh, is_stranger) {
-            let found = self.pin_party(party).map(|party| {
+            let found = self.taker_or_opener(id, party).map(|party| {
                 let said = known.entry(party.process).or_insert_with(|| Said::by(party.pid));
                 said.told(party)
             });
@@ -68,7 +68,7 @@ impl Service {
             return;
         }
         for (id, party) in self.unknown_parties(&fresh, |party| party.process.is_none()) {
-            let found = self.pin_party(party);
+            let found = self.taker_or_opener(id, party);
             self.tell_identity(id, found);
         }
     }
@@ -117,6 +117,20 @@ impl Service {
         party.process = Some(pinned.id);
         party.solo = processes::is_single_threaded(pinned.pid);
         Some(party)
+    }
+
+    /// Who took a lock; when that one is gone, as flock(1) is in `exec 9<>x; flock 9`, who opened the descriptor.
+    fn taker_or_opener(&self, id: GrantId, party: Party) -> Option<Party> {
+        let opener = || {
+            let state = self.state();
+            let handle = state.engine.grant(id)?.owner.handle()?;
+            match &state.handles.get(&handle)?.kind {
+                HandleKind::Lock(open) => Some(open.tid),
+                _ => None,
+            }
+        };
+        let taker = self.pin_party(party.clone());
+        taker.or_else(|| opener().and_then(|tid| self.pin_party(Party { tid, ..party })))
     }
 
     /// Who a thread belongs to, its session and what it does; `None` when it is gone.

@@ -114,3 +114,28 @@ fn each_shared_holder_ends_for_itself() {
     client.close(b);
     assert!(!mount.taken("x.lock"));
 }
+
+/// `exec 9<>x; flock 9`: flock(1) takes the lock and is gone; the shell that opened the descriptor has it.
+#[test]
+fn what_a_child_took_is_kept_from_strangers() {
+    let mount = Mount::new();
+    let mut other = mount.client();
+    // At once; and after a wait, in which flock(1) became known.
+    for (name, waits) in [("quick.lock", false), ("late.lock", true)] {
+        let fd = other.open(mount.lock("late.lock"), O_WRONLY | O_CREAT).unwrap();
+        let script = format!("exec 9<> $F/{name}; flock 9; echo ready; while :; do sleep 60 9>&-; done");
+        let shell = mount.spawn_sh(&script);
+        if waits {
+            mount.wait_for_waiters(name, 1);
+        }
+        other.close(fd);
+        shell.wait_for_line("ready");
+        let said = mount.sh(&format!("sleep 0.1; rm $L/{name}"));
+        assert!(said.error().contains("resource busy"), "{name}: {}", said.error());
+        assert_eq!(
+            mount.sh(&format!("flock -n $F/{name} true")).code(),
+            1,
+            "{name} is held"
+        );
+    }
+}
