@@ -408,7 +408,8 @@ impl Reference {
         let before = self.held.len();
         self.held.retain(|held| {
             let is_gone = match &held.life {
-                Life::Descriptor => held.taker_gone,
+                // Whoever called flock or fcntl may have done it for the process that opened the descriptor.
+                Life::Descriptor => held.taker_gone && !matches!(held.way, Way::Flock | Way::Posix),
                 Life::Process(_) => false,
                 Life::Lease {
                     keepers, had_keeper, ..
