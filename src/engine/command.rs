@@ -219,7 +219,8 @@ pub enum Command {
     Exited { process: ProcessId, cleanly: bool },
     /// Who a holder turned out to be.
     IdentifyGrant(GrantId, Party),
-    /// The process that a text declared as owner: the grant is its from now on.
+    /// The process that has a grant in its taker's place: the owner that a text declared, the keeper of a lease, who
+    /// opened the descriptor.
     OwnedBy(GrantId, Party),
     /// Who took a lock could not be identified, because it is gone.
     TakerGone(GrantId),
@@ -253,6 +254,9 @@ pub enum Effect {
     Lost { handle: HandleId, lock: LockName },
     /// Someone waits for what the transaction behind this handle holds.
     Wanted { handle: HandleId, request: Unique },
+    /// Who had a grant is gone, and another process has it now: who that is, is to be found out and told with
+    /// [`Command::OwnedBy`] or [`Command::TakerGone`].
+    Passed(GrantId),
     /// For observers.
     Event(Event),
 }

@@ -106,6 +106,18 @@ pub struct Lease {
     pub had_keeper: bool,
 }
 
+/// What is known of the process that took a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taker {
+    /// It is there, as far as anybody knows.
+    There,
+    /// It is gone, and who has the lock in its place is still to be found out: who opened the descriptor that flock(1)
+    /// was called with, or the next keeper of a lease.
+    Passed,
+    /// It is gone, and nobody is known to have taken its place.
+    Gone,
+}
+
 /// Files in a lock that was made by mkdir.
 pub type DirFiles = BTreeMap<LockName, Vec<u8>>;
 
@@ -143,12 +155,12 @@ pub struct Grant {
     pub way: Way,
     /// What it lives by.
     pub hold: Hold,
-    /// Who took it, or the owner that its text declared.
+    /// Who took it, or who has it in that one's place: the owner that its text declared, the keeper of a lease.
     pub party: Party,
     /// The process that made it as a directory entry.
     pub maker: Option<ProcessId>,
-    /// Whether the process that took it is known to be gone.
-    pub taker_gone: bool,
+    /// Whether `party` is there.
+    pub taker: Taker,
     /// When it was granted.
     pub since: Tick,
     /// What it looks like to its keeper.
@@ -171,6 +183,19 @@ impl Grant {
             Hold::Lease(lease) => lease.keepers.first().copied(),
             Hold::Descriptor => self.party.process,
         }
+    }
+
+    /// The process that keeps it, if it is a lease that one keeps.
+    pub fn keeper(&self) -> Option<ProcessId> {
+        match &self.hold {
+            Hold::Lease(lease) => lease.keepers.first().copied(),
+            Hold::Process(_) | Hold::Descriptor => None,
+        }
+    }
+
+    /// Whether it belongs to a descriptor that another process than its taker may have opened, as in `flock 9`.
+    pub fn is_taken_through_descriptor(&self) -> bool {
+        self.hold == Hold::Descriptor && matches!(self.way, Way::Flock | Way::Posix)
     }
 
     /// The rarely used parts.

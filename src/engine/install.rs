@@ -2,7 +2,7 @@
 
 use super::acquire::{Request, Want};
 use super::command::{Effect, Event, Make, Shape, Taking};
-use super::grant::{Extra, Grant, Hold, Lease, Owner, Part, Way};
+use super::grant::{Extra, Grant, Hold, Lease, Owner, Part, Taker, Way};
 use super::table::{Holding, Slot};
 use super::{Engine, Freed, HolderText};
 use crate::types::{GrantId, Mode, Moment, Token};
@@ -117,7 +117,7 @@ impl Engine {
             hold: Hold::Descriptor,
             party: request.party,
             maker: None,
-            taker_gone: false,
+            taker: Taker::There,
             since: now.mono,
             shape: Shape::File,
             spoiled: false,

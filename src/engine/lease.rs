@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use super::Engine;
-use super::command::{Actor, Ending, Party, Reply, Target};
-use super::grant::{Grant, Hold, Lease, Way};
+use super::command::{Actor, Effect, Ending, Party, Reply, Target};
+use super::grant::{Grant, Hold, Lease, Taker, Way};
 use crate::types::{GrantId, HandleId, LockName, Moment, ProcessId, Refusal, Tick, Unique};
 
 /// A process that exits so soon after making a lock only made it for its parent.
@@ -57,7 +57,21 @@ impl Engine {
             lease.keepers.clear();
         }
         self.set_hold(id, Hold::Lease(lease));
+        if self.grants[&id]
+            .keeper()
+            .is_some_and(|keeper| self.grants[&id].party.process != Some(keeper))
+        {
+            self.pass(id);
+        }
         self.end_leases(now);
+    }
+
+    /// Has it found out who has a grant in the place of one that is gone.
+    pub(super) fn pass(&mut self, id: GrantId) {
+        if let Some(grant) = self.grants.get_mut(&id) {
+            grant.taker = Taker::Passed;
+            self.effects.push_back(Effect::Passed(id));
+        }
     }
 
     /// Ends leases that nobody keeps and whose time is over.
@@ -172,7 +186,7 @@ impl Engine {
         };
         self.unindex_processes(&grant);
         grant.party = party;
-        grant.taker_gone = false;
+        grant.taker = Taker::There;
         self.index_processes(&grant);
         self.grants.insert(id, grant);
         Ok(Reply::Done)
@@ -180,7 +194,7 @@ impl Engine {
 
     pub(super) fn taker_gone(&mut self, id: GrantId) -> Result<Reply, Refusal> {
         if let Some(grant) = self.grants.get_mut(&id) {
-            grant.taker_gone = true;
+            grant.taker = Taker::Gone;
         }
         Ok(Reply::Done)
     }

@@ -38,7 +38,7 @@ pub use command::{
     Acquire, Actor, Claim, Command, Effect, Ending, Event, HolderText, Make, Party, Reply, Shape, Taking, Target, Wait,
 };
 pub use dir::FileChange;
-pub use grant::{DirFiles, Extra, Grant, Hold, Lease, Owner, Way};
+pub use grant::{DirFiles, Extra, Grant, Hold, Lease, Owner, Taker, Way};
 pub use places::{Ticket, TicketState};
 pub use read::{Availability, Blocker, Holder, TextRule, Waiter};
 pub use scratch::{SCRATCH_BYTES_MAX, Scratch, ScratchFile, write_at};

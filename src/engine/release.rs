@@ -1,7 +1,7 @@
 //! Every way a lock ends: the last close, an unlock, `rm`, the end of a process, `break`, a session's end.
 
 use super::command::{Actor, Effect, Ending, Event, Reply, Target};
-use super::grant::{Grant, Hold, Owner, Part, Way};
+use super::grant::{Grant, Hold, Owner, Part, Taker, Way};
 use super::table::Slot;
 use super::{Engine, Freed};
 use crate::types::{
@@ -252,7 +252,7 @@ impl Engine {
                 .is_some_and(|process| actor.lineage.contains(&process));
         let holder_is_gone = match &grant.hold {
             // What flock(1) took through somebody's descriptor outlives flock(1): that somebody may well be there.
-            Hold::Descriptor => grant.taker_gone && !matches!(grant.way, Way::Flock | Way::Posix),
+            Hold::Descriptor => grant.taker == Taker::Gone && !grant.is_taken_through_descriptor(),
             Hold::Lease(lease) => lease.had_keeper && lease.keepers.is_empty(),
             Hold::Process(_) => false,
         };
@@ -327,12 +327,14 @@ impl Engine {
             let Some(grant) = self.grants.get_mut(&id) else {
                 continue;
             };
-            if grant.party.process == Some(process) {
-                grant.taker_gone = true;
+            let is_taker = grant.party.process == Some(process);
+            if is_taker {
+                grant.taker = Taker::Gone;
             }
             match &grant.hold {
                 Hold::Process(owner) if *owner == process => self.revoke(now, id, Ending::Stale),
                 Hold::Lease(_) => self.keeper_exited(now, id, process, cleanly),
+                Hold::Descriptor if is_taker && grant.is_taken_through_descriptor() => self.pass(id),
                 Hold::Process(_) | Hold::Descriptor => {}
             }
         }

@@ -3,7 +3,7 @@
 //! A wait that begins is looked at for a circle, for the lock being in the waiter's own hands, and for an ancestor of it
 //! that holds a scope. When, and on which thread, is said in `inspector`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Service;
@@ -11,34 +11,50 @@ use super::api::Access;
 use super::handles::HandleKind;
 use crate::adapters::Clock;
 use crate::adapters::processes::{self, OpenFile};
-use crate::engine::{Command, Party};
+use crate::engine::{Command, Engine, Grant, Hold, Party, Taker};
 use crate::types::{GrantId, HandleId, LockName, ProcessId, Refusal, SessionName, Unique};
 use crate::view::nodes::Node;
 
 /// How far up descriptors may have been inherited from.
 const KIN_MAX: usize = 64;
 
-/// Something was granted to a holder that nobody has identified.
+/// Something has a holder that nobody has identified.
 #[derive(Clone, Debug)]
 pub(super) enum Fresh {
-    /// Through this handle.
+    /// What was granted through this handle.
     Handle(HandleId),
-    /// As a directory entry of this name.
+    /// What was made as a directory entry of this name, or outlives the handle it was taken through.
     Lock(LockName),
+    /// What passed from a process that is gone to another one.
+    Grant(GrantId),
 }
 
 impl Fresh {
-    fn handle(&self) -> Option<HandleId> {
-        if let Self::Handle(handle) = self {
-            Some(*handle)
-        } else {
-            None
-        }
+    /// Whether it is known by this handle.
+    pub(super) fn is_of(&self, handle: HandleId) -> bool {
+        matches!(self, Self::Handle(own) if *own == handle)
     }
 
-    fn lock(&self) -> Option<&LockName> {
-        if let Self::Lock(lock) = self { Some(lock) } else { None }
+    fn visit(&self, engine: &Engine, mut see: impl FnMut(&Grant)) {
+        match self {
+            Self::Handle(handle) => engine.grants_of(*handle).for_each(see),
+            Self::Lock(lock) => engine.holders(lock.as_str()).for_each(|holder| see(holder.grant)),
+            Self::Grant(id) => engine.grant(*id).into_iter().for_each(&mut see),
+        }
     }
+}
+
+/// Those that are not known among what is meant, each once, however often its lock is meant.
+fn unknown_among(fresh: &[Fresh], engine: &Engine, is_unknown: impl Fn(&Grant) -> bool) -> BTreeMap<GrantId, Party> {
+    let mut unknown = BTreeMap::new();
+    for fresh in fresh {
+        fresh.visit(engine, |grant| {
+            if is_unknown(grant) {
+                unknown.entry(grant.id()).or_insert_with(|| grant.party.clone());
+            }
+        });
+    }
+    unknown
 }
 
 impl Service {
@@ -47,63 +63,58 @@ impl Service {
     /// That reads memory of other processes, so only the inspector's thread does it: such a page could lie on our mount.
     pub(super) fn identify_holders(&self) {
         // They stay in the list until they are known: a reader that comes meanwhile must see that somebody is not.
-        let fresh = self.state().unidentified.clone();
+        let (unknown, count) = self.bury_keepers();
         // A process is asked once, and what it said is kept once, however many locks it has taken since.
         let mut known: BTreeMap<Option<ProcessId>, Said> = BTreeMap::new();
-        for (id, party) in self.unknown_parties(&fresh, is_stranger) {
-            let found = self.taker_or_opener(id, party).map(|party| {
-                let said = known.entry(party.process).or_insert_with(|| Said::by(party.pid));
-                said.told(party)
+        for (id, party) in unknown {
+            let found = self.who_has(id, party).map(|found| {
+                let said = known.entry(found.process()).or_insert_with(|| Said::by(found.pid()));
+                found.map(|party| said.told(party))
             });
             self.tell_identity(id, found);
         }
         // Others only ever add to its end.
-        self.state().unidentified.drain(..fresh.len());
+        self.state().unidentified.drain(..count);
     }
 
     /// Pins the processes of holders that nobody has identified: what rules about descent need, and safe anywhere.
     pub(super) fn pin_holders(&self) {
-        let fresh = self.state().unidentified.clone();
-        if fresh.is_empty() {
-            return;
-        }
-        for (id, party) in self.unknown_parties(&fresh, |party| party.process.is_none()) {
-            let found = self.taker_or_opener(id, party);
+        let unknown = {
+            let state = self.state();
+            unknown_among(&state.unidentified, &state.engine, is_unpinned)
+        };
+        for (id, party) in unknown {
+            let found = self.who_has(id, party);
             self.tell_identity(id, found);
         }
     }
 
-    fn unknown_parties(&self, fresh: &[Fresh], is_unknown: impl Fn(&Party) -> bool) -> Vec<(GrantId, Party)> {
-        let state = self.state();
-        let mut unknown = Vec::new();
-        for fresh in fresh {
-            let of_handle = fresh
-                .handle()
-                .into_iter()
-                .flat_map(|handle| state.engine.grants_of(handle));
-            let of_lock = fresh
-                .lock()
-                .into_iter()
-                .flat_map(|lock| state.engine.holders(lock.as_str()).map(|holder| holder.grant));
-            let grants = of_handle
-                .chain(of_lock)
-                .filter(|grant| grant.party.tid != 0 && !grant.taker_gone);
-            unknown.extend(
-                grants
-                    .filter(|grant| is_unknown(&grant.party))
-                    .map(|grant| (grant.id(), grant.party.clone())),
-            );
+    /// Tells the engine of keepers that are gone, so that each lease shows the one that keeps it now. Returns who is
+    /// not known then, and how much of the list of the unidentified that is.
+    fn bury_keepers(&self) -> (BTreeMap<GrantId, Party>, usize) {
+        let mut state = self.state();
+        let count = state.unidentified.len();
+        let mut keepers: BTreeSet<ProcessId> = BTreeSet::new();
+        for id in unknown_among(&state.unidentified, &state.engine, is_stranger).keys() {
+            if let Some(Hold::Lease(lease)) = state.engine.grant(*id).map(|grant| &grant.hold) {
+                keepers.extend(&lease.keepers);
+            }
         }
-        unknown
+        let now = Clock::now();
+        self.report_ended(&mut state, now, keepers.into_iter().collect());
+        let unknown = unknown_among(&state.unidentified, &state.engine, is_stranger);
+        self.finish(state, now);
+        (unknown, count)
     }
 
-    fn tell_identity(&self, id: GrantId, found: Option<Party>) {
+    fn tell_identity(&self, id: GrantId, found: Option<Found>) {
         let mut state = self.state();
         let now = Clock::now();
+        let named: Vec<ProcessId> = found.iter().filter_map(Found::process).collect();
         // Identifying what is gone already does nothing.
-        let named: Vec<ProcessId> = found.iter().filter_map(|party| party.process).collect();
         let _ = match found {
-            Some(party) => state.command(now, Command::IdentifyGrant(id, party)),
+            Some(Found::Taker(party)) => state.command(now, Command::IdentifyGrant(id, party)),
+            Some(Found::Successor(party)) => state.command(now, Command::OwnedBy(id, party)),
             None => state.command(now, Command::TakerGone(id)),
         };
         self.report_ended(&mut state, now, named);
@@ -119,18 +130,52 @@ impl Service {
         Some(party)
     }
 
-    /// Who took a lock; when that one is gone, as flock(1) is in `exec 9<>x; flock 9`, who opened the descriptor.
-    fn taker_or_opener(&self, id: GrantId, party: Party) -> Option<Party> {
-        let opener = || {
+    /// Who has a lock: the keeper of a lease; of another one who took it, and when that one is gone, as flock(1) is in
+    /// `exec 9<>x; flock 9`, who opened the descriptor.
+    fn who_has(&self, id: GrantId, party: Party) -> Option<Found> {
+        let (keeper, taker, session, opener) = {
             let state = self.state();
-            let handle = state.engine.grant(id)?.owner.handle()?;
-            match &state.handles.get(&handle)?.kind {
-                HandleKind::Lock(open) => Some(open.tid),
+            let grant = state.engine.grant(id)?;
+            let handle = grant.owner.handle().and_then(|handle| state.handles.get(&handle));
+            let opener = match handle.map(|handle| &handle.kind) {
+                Some(HandleKind::Lock(open)) => Some(open.tid),
                 _ => None,
-            }
+            };
+            let declared = grant.extra().and_then(|extra| extra.text.declared.as_ref());
+            let session = declared.and_then(|declared| declared.session.clone());
+            (grant.keeper(), grant.taker, session, opener)
         };
-        let taker = self.pin_party(party.clone());
-        taker.or_else(|| opener().and_then(|tid| self.pin_party(Party { tid, ..party })))
+        if let Some(keeper) = keeper {
+            let pid = self.processes.pid_of(keeper)?;
+            let solo = processes::is_single_threaded(pid);
+            if party.process == Some(keeper) {
+                return Some(Found::Taker(Party { pid, solo, ..party }));
+            }
+            return Some(Found::Successor(Party {
+                tid: pid,
+                pid,
+                uid: party.uid,
+                process: Some(keeper),
+                session,
+                op: None,
+                solo,
+            }));
+        }
+        let mut found = None;
+        if taker == Taker::There {
+            found = self.pin_party(party.clone()).map(Found::Taker);
+        }
+        found.or_else(|| {
+            let tid = opener?;
+            let uid = party.uid;
+            let opener = self.pin_party(Party {
+                tid,
+                uid,
+                session,
+                ..Party::default()
+            });
+            opener.map(Found::Successor)
+        })
     }
 
     /// Who a thread belongs to, its session and what it does; `None` when it is gone.
@@ -173,7 +218,8 @@ impl Service {
             let state = self.state();
             let mut held = Vec::new();
             for grant in state.engine.holders_before(request) {
-                let is_kin = grant.taker_gone || grant.process().is_none_or(|process| kin.contains(&process));
+                let is_kin =
+                    grant.taker != Taker::There || grant.process().is_none_or(|process| kin.contains(&process));
                 if !is_kin || !state.engine.lives_by_descriptor(grant.id()) {
                     continue;
                 }
@@ -289,9 +335,54 @@ impl Said {
     }
 }
 
-/// Whether something is still to be found out about a holder.
-pub(super) fn is_stranger(party: &Party) -> bool {
-    party.process.is_none() || party.session.is_none()
+/// Who has a grant.
+#[derive(Debug)]
+enum Found {
+    /// The one that took it.
+    Taker(Party),
+    /// Another one in its place.
+    Successor(Party),
+}
+
+impl Found {
+    fn party(&self) -> &Party {
+        match self {
+            Self::Taker(party) | Self::Successor(party) => party,
+        }
+    }
+
+    fn process(&self) -> Option<ProcessId> {
+        self.party().process
+    }
+
+    fn pid(&self) -> u32 {
+        self.party().pid
+    }
+
+    fn map(self, change: impl FnOnce(Party) -> Party) -> Self {
+        match self {
+            Self::Taker(party) => Self::Taker(change(party)),
+            Self::Successor(party) => Self::Successor(change(party)),
+        }
+    }
+}
+
+/// Whether something is still to be found out about who has a grant.
+pub(super) fn is_stranger(grant: &Grant) -> bool {
+    let party = &grant.party;
+    let is_asked = grant.taker == Taker::There && party.session.is_none();
+    let shows_keeper = grant.keeper().is_none_or(|keeper| party.process == Some(keeper));
+    party.tid != 0 && (is_unpinned(grant) || is_asked || !shows_keeper)
+}
+
+/// Whether nobody knows the process that has a grant; a lease is its keeper's, which was pinned at the start.
+fn is_unpinned(grant: &Grant) -> bool {
+    let is_unknown = match grant.taker {
+        Taker::There => grant.party.process.is_none(),
+        Taker::Passed => true,
+        Taker::Gone => false,
+    };
+    grant.party.tid != 0 && grant.keeper().is_none() && is_unknown
 }
 
 /// The access mode in the flags of an open file.

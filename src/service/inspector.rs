@@ -261,11 +261,11 @@ impl Service {
                     .lock()
                     .into_iter()
                     .flat_map(|lock| state.engine.holders(lock.as_str()));
-                let is_shown = holders.any(|holder| {
-                    let party = &holder.grant.party;
-                    is_stranger(party) && party.tid != 0 && !holder.grant.taker_gone
-                });
-                if is_shown { Strangers::Holders } else { Strangers::None }
+                if holders.any(|holder| is_stranger(holder.grant)) {
+                    Strangers::Holders
+                } else {
+                    Strangers::None
+                }
             }
             None => Strangers::None,
         }

@@ -7,7 +7,7 @@ use super::handles::HandleKind;
 use super::refusals::Refused;
 use super::state::State;
 use super::{Context, Outcome, Service};
-use crate::engine::{Availability, Command, Hold, Shape};
+use crate::engine::{Availability, Command, Hold, Shape, Taker};
 use crate::types::{HandleId, LockName, Moment, NameError, NodeId, ProcessId, Refusal};
 use crate::view::nodes::{Fixed, Node};
 use crate::view::{Now, help, lock_text, locks_json};
@@ -119,7 +119,10 @@ impl Service {
             .map(|holder| holder.grant);
         let living_by = holders
             .chain(above)
-            .filter(|grant| grant.hold != Hold::Descriptor)
+            .filter(|grant| match grant.hold {
+                Hold::Descriptor => grant.taker == Taker::There && grant.is_taken_through_descriptor(),
+                Hold::Process(_) | Hold::Lease(_) => true,
+            })
             .filter_map(|grant| grant.process());
         let living_by: Vec<ProcessId> = living_by.collect();
         self.report_ended(&mut state, context.now, living_by);

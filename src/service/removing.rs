@@ -117,6 +117,9 @@ impl Service {
         };
         self.carry_out_on(context, lock, command)?;
         let mut state = self.state();
+        if let Some(handle) = own {
+            state.outlives(handle, lock);
+        }
         self.report_ended(&mut state, context.now, named);
         self.finish(state, context.now);
         Ok(())

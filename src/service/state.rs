@@ -54,7 +54,7 @@ pub(super) struct State {
     pub(super) pollers: Vec<Poller>,
     pub(super) refusals: Refusals,
     pub(super) hold_times: HoldTimes,
-    /// What was granted to holders that are not identified yet.
+    /// What was granted or passed to holders that are not identified yet.
     pub(super) unidentified: Vec<Fresh>,
     /// How many waits have begun that the inspector has not looked at.
     pub(super) uninspected: usize,
@@ -117,6 +117,7 @@ impl State {
             Effect::Refused { request, refusal } => self.refused(now, request, refusal),
             Effect::Lost { handle, lock } => self.lost(handle, &lock),
             Effect::Wanted { handle, request } => self.wanted(now, handle, request),
+            Effect::Passed(grant) => self.unidentified.push(Fresh::Grant(grant)),
             Effect::Event(event) => self.hold_times.observe(&event),
         }
     }
@@ -268,6 +269,15 @@ impl State {
         match &mut self.handles.get_mut(&handle)?.kind {
             HandleKind::Transaction(transaction) => Some(transaction),
             _ => None,
+        }
+    }
+
+    /// A lock outlives its handle from now on: its holder is to be identified by the name, as the handle may go.
+    pub(super) fn outlives(&mut self, handle: HandleId, lock: &LockName) {
+        let known_by = self.unidentified.iter_mut().rfind(|fresh| fresh.is_of(handle));
+        match known_by {
+            Some(fresh) => *fresh = Fresh::Lock(lock.clone()),
+            None => self.unidentified.push(Fresh::Lock(lock.clone())),
         }
     }
 

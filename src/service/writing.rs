@@ -206,7 +206,12 @@ impl Service {
         );
         if let (Ok(_), Some(party), Some(id)) = (&result, party, state.engine.declared_grant(&target)) {
             result = state.command(context.now, Command::OwnedBy(id, party));
-            state.unidentified.push(Fresh::Lock(lock.clone()));
+        }
+        if result.is_ok() {
+            match target {
+                Target::Handle(handle) => state.outlives(handle, lock),
+                Target::Name(name) => state.unidentified.push(Fresh::Lock(name)),
+            }
         }
         self.report_ended(&mut state, context.now, named);
         let result = result

@@ -117,25 +117,35 @@ fn each_shared_holder_ends_for_itself() {
 
 /// `exec 9<>x; flock 9`: flock(1) takes the lock and is gone; the shell that opened the descriptor has it.
 #[test]
-fn what_a_child_took_is_kept_from_strangers() {
+fn what_a_child_took_is_the_openers_and_kept_from_strangers() {
     let mount = Mount::new();
     let mut other = mount.client();
     // At once; and after a wait, in which flock(1) became known.
     for (name, waits) in [("quick.lock", false), ("late.lock", true)] {
         let fd = other.open(mount.lock("late.lock"), O_WRONLY | O_CREAT).unwrap();
-        let script = format!("exec 9<> $F/{name}; flock 9; echo ready; while :; do sleep 60 9>&-; done");
+        let script = format!(
+            "exec 9<> $F/{name}; flock 9; echo ready
+until test -e $T/{name}; do sleep 0.02 9>&-; done; rm $L/{name} && echo removed"
+        );
         let shell = mount.spawn_sh(&script);
         if waits {
             mount.wait_for_waiters(name, 1);
+            let json = mount.locks_json();
+            assert_ne!(json["locks"][0]["waiters"][0]["pid"], 0, "it is known who waits");
         }
         other.close(fd);
         shell.wait_for_line("ready");
-        let said = mount.sh(&format!("sleep 0.1; rm $L/{name}"));
+        let said = mount.sh(&format!("rm $L/{name}"));
         assert!(said.error().contains("resource busy"), "{name}: {}", said.error());
         assert_eq!(
             mount.sh(&format!("flock -n $F/{name} true")).code(),
             1,
             "{name} is held"
         );
+        let text = mount.text_of(name).expect("it is held");
+        assert!(text.starts_with(&format!("{}:", shell.id())), "{name}: {text}");
+        assert!(text.contains("\nop=bash\n"), "{name}: {text}");
+        mount.sh(&format!(": > $T/{name}")).ok();
+        assert_eq!(shell.finish().ok().text(), "ready\nremoved", "{name}");
     }
 }

@@ -196,3 +196,49 @@ fn a_lease_climbs_past_every_shell_that_ends() {
     agent.signal(SIGKILL);
     mount.wait_until_free("x.lock");
 }
+
+/// Whoever looks is shown the process that keeps the lock now, with its session and what it does.
+#[test]
+fn a_lease_shows_who_keeps_it_now() {
+    let mount = Mount::new();
+    let script = "touch $L/touch.lock; mkdir $L/mkdir.lock; ln -s 0 $L/link.lock
+echo 0 > $L/zero.lock; (set -C; : > $L/excl.lock); bash -c 'mkdir $L/below.lock; :'
+head -q -n 1 $L/touch.lock $L/excl.lock; echo ready; while :; do sleep 60; done";
+    let mut command = mount.script("bash", script);
+    command.env("GIT_LOCKFS_SESSION", "agent-7");
+    let shell = mount.spawn(command);
+    shell.wait_for_line("ready");
+    let line = format!("{}:agent-7:", shell.id());
+    let said = shell.said();
+    assert_eq!(
+        said.lines().filter(|said| said.starts_with(&line)).count(),
+        2,
+        "at once: {said}"
+    );
+    // A line that was written is shown as it was written: `0` of ln(1) and echo.
+    let written = ["zero.lock", "link.lock"];
+    wait_until("the table agrees", || {
+        let table = mount.locks_json();
+        let locks = table["locks"].as_array().expect("locks is an array");
+        let agrees = |lock: &serde_json::Value| {
+            let (name, holder) = (lock["name"].as_str().expect("a name"), &lock["holders"][0]);
+            let pid = if written.contains(&name) { 0 } else { shell.id() };
+            holder["pid"] == pid && holder["session"] == "agent-7" && holder["op"] == "bash"
+        };
+        locks.len() == 6 && locks.iter().all(agrees)
+    });
+    let release = "echo release-session agent-7 > $M/control && test -z \"$(ls $L)\"";
+    mount.sh(release).ok();
+}
+
+/// The session that was written counts more than that of whoever keeps it.
+#[test]
+fn a_written_session_stays_with_the_lease() {
+    let mount = Mount::new();
+    let shell = staying(&mount, "dash -c 'echo 0:agent-9 > $L/x.lock; sleep 0.05'");
+    let holder = || mount.locks_json()["locks"][0]["holders"][0].clone();
+    wait_until("the shell keeps it", || {
+        holder()["op"] == "bash" && holder()["session"] == "agent-9"
+    });
+    drop(shell);
+}

@@ -210,3 +210,23 @@ fn a_directory_lock_has_small_files_for_its_keeper_only() {
     let (_, files) = world.engine.directory("d.lock").expect("a directory");
     assert_eq!(files.get("b"), Some(&b"\0hi".to_vec()));
 }
+
+#[test]
+fn that_a_lease_or_a_descriptors_lock_passes_on_is_told_until_nobody_is_left() {
+    let mut world = World::new();
+    let passed = |world: &mut World| {
+        let effects = world.effects();
+        let passes = effects.iter().filter(|effect| matches!(effect, Effect::Passed(_)));
+        passes.count()
+    };
+    made(&mut world, &[10, 11]);
+    let ask = world.ask("y.lock", EX).flock(1).by(12);
+    world.granted(ask);
+    let ask = world.ask("z.lock", EX).open(2).by(13);
+    world.granted(ask);
+    assert_eq!(passed(&mut world), 0);
+    for (process, expected) in [(10, 1), (11, 0), (12, 1), (13, 0)] {
+        exited(&mut world, process, true);
+        assert_eq!(passed(&mut world), expected, "{process}");
+    }
+}
