@@ -212,19 +212,21 @@ impl Service {
 
     /// Whether the waiter's own descriptor table has the handle that holds the lock.
     ///
-    /// A descriptor comes from an open of its own or from an ancestor, so holders who are neither are not looked for.
+    /// A descriptor comes from an open of its own or from an ancestor, but it outlives that one, and a socket may have
+    /// handed it over: so it is looked for whoever the holder is.
     fn has_it_itself(&self, request: Unique, pid: u32, kin: &[ProcessId]) -> bool {
-        let held: Vec<(HandleId, LockName)> = {
+        let held: Vec<(HandleId, LockName, bool)> = {
             let state = self.state();
             let mut held = Vec::new();
             for grant in state.engine.holders_before(request) {
                 let is_kin =
                     grant.taker != Taker::There || grant.process().is_none_or(|process| kin.contains(&process));
-                if !is_kin || !state.engine.lives_by_descriptor(grant.id()) {
+                if !state.engine.lives_by_descriptor(grant.id()) {
                     continue;
                 }
                 if let Some(handle) = grant.owner.handle() {
-                    held.extend(state.engine.grant_locks(grant.id()).map(|lock| (handle, lock.clone())));
+                    let locks = state.engine.grant_locks(grant.id());
+                    held.extend(locks.map(|lock| (handle, lock.clone(), is_kin)));
                 }
             }
             held
@@ -236,12 +238,13 @@ impl Service {
         !files.is_empty()
             && held
                 .into_iter()
-                .any(|(handle, lock)| self.has_handle(pid, &files, handle, &lock))
+                .any(|(handle, lock, is_kin)| self.has_handle(pid, &files, handle, &lock, is_kin))
     }
 
     /// Whether one of these descriptors is that handle: there must be more open descriptions of its kind than can be
-    /// other handles, opened by the waiter's family or by somebody who is gone. In doubt it is not.
-    fn has_handle(&self, pid: u32, files: &[OpenFile], handle: HandleId, lock: &LockName) -> bool {
+    /// other handles: of a holder in the waiter's family those that the family opened or somebody who is gone, else all.
+    /// In doubt it is not.
+    fn has_handle(&self, pid: u32, files: &[OpenFile], handle: HandleId, lock: &LockName, is_kin: bool) -> bool {
         let Some((access, others)) = self.handles_like(handle, lock) else {
             return false;
         };
@@ -257,7 +260,9 @@ impl Service {
         let possible = others
             .iter()
             .filter(|&&tid| {
-                !self.processes.is_there(tid) || lineage.iter().any(|pid| self.processes.has_thread(*pid, tid))
+                !is_kin
+                    || !self.processes.is_there(tid)
+                    || lineage.iter().any(|pid| self.processes.has_thread(*pid, tid))
             })
             .count();
         processes::distinct_files(pid, &alike) > possible

@@ -86,6 +86,54 @@ fn a_subshell_with_a_copy_of_the_descriptor_is_refused() {
     assert!(said.ends_with("124"), "without the copy it just waits: {said}");
 }
 
+/// to a waiter whose own descriptor table has the handle that holds the lock: also one that has lost its ancestors
+#[test]
+fn an_orphan_with_a_copy_of_the_descriptor_is_refused() {
+    let mount = Mount::new();
+    let script = r#"
+import os, time
+path = os.environ["L"] + "/x.lock"
+held = os.open(path, os.O_WRONLY | os.O_CREAT)
+says, tells = os.pipe()
+if os.fork() == 0:
+    parent = os.getpid()
+    if os.fork() == 0:
+        while os.getppid() == parent: time.sleep(0.001)
+        try: os.open(path, os.O_WRONLY); answer = b"granted"
+        except OSError as error: answer = os.strerror(error.errno).encode()
+        os.write(tells, answer)
+    os._exit(0)
+os.wait()
+print(os.read(says, 100).decode())
+"#;
+    assert_eq!(mount.python(script).ok().text(), "Resource deadlock avoided");
+}
+
+/// to a waiter whose own descriptor table has the handle that holds the lock: wherever it came from
+#[test]
+fn a_descriptor_that_a_stranger_handed_over_counts() {
+    let mount = Mount::new();
+    let script = r#"
+import os, socket, time
+path = os.environ["L"] + "/x.lock"
+here, there = socket.socketpair()
+if os.fork() == 0:
+    held = os.open(path, os.O_WRONLY | os.O_CREAT)
+    socket.send_fds(here, [b"x"], [held])
+    here.recv(1)
+    os._exit(0)
+if os.fork() == 0:
+    _, fds, _, _ = socket.recv_fds(there, 1, 1)
+    try: os.open(path, os.O_WRONLY); answer = "granted"
+    except OSError as error: answer = os.strerror(error.errno)
+    print(answer, flush=True)
+    there.send(b"x")
+    os._exit(0)
+os.wait(), os.wait()
+"#;
+    assert_eq!(mount.python(script).ok().text(), "Resource deadlock avoided");
+}
+
 /// and to a single-threaded process that waits for what it holds itself
 #[test]
 fn a_single_threaded_owner_cannot_wait_for_itself() {
