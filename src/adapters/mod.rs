@@ -12,7 +12,7 @@ pub mod processes;
 pub mod tokens;
 pub mod watcher;
 
-pub use clock::Clock;
+pub use clock::{Clock, WallTime};
 pub use git::{ConfigError, read_settings};
 pub use journal::{Journal, JournalError};
 pub use memory::{MemoryDisk, MemoryLog};

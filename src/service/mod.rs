@@ -37,7 +37,7 @@ use inspector::{Backlog, LateCall, Strangers};
 use refusals::{Refused, about_lock};
 use state::{Out, State};
 
-use crate::adapters::{Alarm, Clock, Confinement, Processes, Tokens};
+use crate::adapters::{Alarm, Clock, Confinement, Processes, Tokens, WallTime};
 use crate::engine::{Actor, Bounds, Command, Engine, FileChange, Party};
 use crate::types::{LockName, Moment, ProcessId, Refusal, Settings, Text, Token, Unique};
 use crate::view::Now;
@@ -78,6 +78,7 @@ pub struct Service {
     mountpoint: PathBuf,
     owner: (u32, u32),
     others_allowed: bool,
+    wall: WallTime,
     backlog: Backlog,
 }
 
@@ -107,6 +108,7 @@ impl Service {
             mountpoint: outside.mountpoint,
             owner: outside.owner,
             others_allowed: outside.others_allowed,
+            wall: WallTime::new(),
             backlog: Backlog::new(),
         }
     }
@@ -254,7 +256,7 @@ impl Service {
 
     /// The moment for renderings.
     fn now(&self, moment: Moment) -> Now {
-        let wall_ns = i64::try_from(Clock::wall().as_nanosecond()).unwrap_or(i64::MAX);
+        let wall_ns = self.wall.at(moment);
         Now { moment, wall_ns }
     }
 }

@@ -20,15 +20,16 @@ pub struct Now {
 }
 
 impl Now {
-    /// What the wall showed at an earlier tick of the monotonic clock.
+    /// What the wall showed at another tick of the monotonic clock.
     pub fn wall_at(&self, tick: Tick) -> jiff::Timestamp {
         jiff::Timestamp::from_nanosecond(self.wall_ns_at(tick).into()).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 
     /// The same in nanoseconds since 1970.
     pub fn wall_ns_at(&self, tick: Tick) -> i64 {
-        let ago = i64::try_from(self.moment.mono.since(tick).as_nanos()).unwrap_or(i64::MAX);
-        self.wall_ns.saturating_sub(ago)
+        // Signed: what is shown may have begun a moment after the call that shows it.
+        let after = i128::from(tick.0) - i128::from(self.moment.mono.0);
+        self.wall_ns.saturating_add(i64::try_from(after).unwrap_or(i64::MIN))
     }
 
     /// The same in whole seconds, in the form `2026-11-20T14:40:00Z`.

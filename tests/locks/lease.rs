@@ -242,3 +242,20 @@ fn a_written_session_stays_with_the_lease() {
     });
     drop(shell);
 }
+
+/// "an mtime set by utimensat reads back exact": and nothing else changes it, as tar(1) looks twice.
+#[test]
+fn the_time_of_a_lock_is_the_same_at_every_look() {
+    let mount = Mount::new();
+    let mut holder = mount.client();
+    holder.open(mount.lock("x.lock"), O_WRONLY | O_CREAT).unwrap();
+    holder.mkdir(mount.lock("dir.lock")).unwrap();
+    for name in ["x.lock", "dir.lock"] {
+        let mtime = || {
+            let attr = mount.lock(name).symlink_metadata().expect("it is held");
+            attr.modified().expect("a time")
+        };
+        let first = mtime();
+        assert!((0..200).all(|_| mtime() == first), "{name}");
+    }
+}
