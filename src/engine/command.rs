@@ -188,13 +188,13 @@ pub enum Command {
     Touch {
         handle: HandleId,
         keepers: Vec<ProcessId>,
-        mtime: (i64, u32),
+        mtime: Option<(i64, u32)>,
     },
     /// utimensat(2) by name: renews.
     Renew {
         lock: LockName,
         actor: Actor,
-        mtime: (i64, u32),
+        mtime: Option<(i64, u32)>,
     },
     /// A file in a lock made by mkdir.
     ChangeFile {

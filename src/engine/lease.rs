@@ -112,7 +112,7 @@ impl Engine {
         now: Moment,
         handle: HandleId,
         keepers: Vec<ProcessId>,
-        mtime: (i64, u32),
+        mtime: Option<(i64, u32)>,
     ) -> Result<Reply, Refusal> {
         let Some(id) = self.target(&Target::Handle(handle)) else {
             return Ok(Reply::Done);
@@ -121,7 +121,7 @@ impl Engine {
         if is_made_by_open && !matches!(self.grants[&id].hold, Hold::Process(_)) {
             self.make_lease(now, id, keepers);
         }
-        self.grants.get_mut(&id).expect("targets exist").extra_mut().mtime = Some(mtime);
+        self.set_mtime(id, mtime);
         Ok(Reply::Done)
     }
 
@@ -130,25 +130,35 @@ impl Engine {
         now: Moment,
         lock: &LockName,
         actor: &Actor,
-        mtime: (i64, u32),
+        mtime: Option<(i64, u32)>,
     ) -> Result<Reply, Refusal> {
         let (_, ids) = self.movable(lock, actor)?;
         for id in ids {
             if matches!(self.grants[&id].hold, Hold::Lease(_)) {
                 self.make_lease(now, id, Vec::new());
             }
-            self.grants
-                .get_mut(&id)
-                .expect("movable grants exist")
-                .extra_mut()
-                .mtime = Some(mtime);
+            self.set_mtime(id, mtime);
         }
         Ok(Reply::Done)
     }
 
+    /// A time of access alone is kept nowhere.
+    fn set_mtime(&mut self, id: GrantId, mtime: Option<(i64, u32)>) {
+        if let Some(mtime) = mtime
+            && let Some(grant) = self.grants.get_mut(&id)
+        {
+            grant.extra_mut().mtime = Some(mtime);
+        }
+    }
+
     /// The processes whose end concerns a grant.
     fn processes_of(grant: &Grant) -> Vec<ProcessId> {
-        let mut processes: Vec<ProcessId> = grant.party.process.filter(|_| !grant.taker_gone).into_iter().collect();
+        let mut processes: Vec<ProcessId> = grant
+            .party
+            .process
+            .filter(|_| grant.taker == Taker::There)
+            .into_iter()
+            .collect();
         match &grant.hold {
             Hold::Process(process) => processes.push(*process),
             Hold::Lease(lease) => processes.extend(&lease.keepers),

@@ -78,10 +78,10 @@ impl Service {
             return Err(Refused::new(Refusal::NotYours, "locks belong to who takes them"));
         }
         match &node {
-            Node::Lock(lock) | Node::Flock(lock) | Node::LockDirectory(lock) => {
-                if let Some(stamp) = change.mtime.or(change.atime) {
-                    self.touch(context, lock, seconds(stamp))?;
-                }
+            Node::Lock(lock) | Node::Flock(lock) | Node::LockDirectory(lock)
+                if change.mtime.or(change.atime).is_some() =>
+            {
+                self.touch(context, lock, change.mtime.map(seconds))?;
             }
             Node::Scratch(name) if change.size == Some(0) => self.state().scratch.truncate(name.as_str()),
             Node::LockDirectoryFile(lock, file) if change.size == Some(0) => {
@@ -95,7 +95,7 @@ impl Service {
 
     /// utimensat(2). By one who holds the lock through a descriptor of its own it makes a lease, for that is what
     /// touch(1) sends (the kernel does not say whether it came by descriptor or by name); by others it renews.
-    fn touch(&self, context: &Context, lock: &LockName, mtime: (i64, u32)) -> Result<(), Refused> {
+    fn touch(&self, context: &Context, lock: &LockName, mtime: Option<(i64, u32)>) -> Result<(), Refused> {
         self.bury(context, lock);
         let actor = self.actor(context);
         let own = self.opened_by(context, lock);

@@ -259,3 +259,17 @@ fn the_time_of_a_lock_is_the_same_at_every_look() {
         assert!((0..200).all(|_| mtime() == first), "{name}");
     }
 }
+
+/// touch -a asks for another time of access only; it renews all the same.
+#[test]
+fn a_time_of_access_is_no_time_of_change() {
+    let mount = Mount::with(LEASE);
+    let mut keeper = mount.client();
+    make(&mount, &mut keeper, "old");
+    let said = mount.sh(
+        "mkdir $L/x.lock; touch -d @1000 $L/x.lock; touch -a -d @2000 $L/x.lock; stat -c %Y $L/x.lock
+mkdir $L/y.lock; a=$(stat -c %Y $L/y.lock); touch -a -d @2000 $L/y.lock; test $a = $(stat -c %Y $L/y.lock) && echo kept
+touch -a $L/z.lock && stat -c %F $L/z.lock",
+    );
+    assert_eq!(said.ok().text(), "1000\nkept\nregular file");
+}

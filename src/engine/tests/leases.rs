@@ -40,7 +40,7 @@ fn five_minutes_count_from_the_making_or_the_renewal() {
     let renew = Command::Renew {
         lock: lock("x.lock"),
         actor,
-        mtime: (7, 8),
+        mtime: Some((7, 8)),
     };
     world.run(renew).expect("the keeper is gone, so anyone may");
     world.pass(299_999);
@@ -144,7 +144,7 @@ fn touching_a_handle_that_took_its_lock_by_open_makes_it_a_lease() {
     let touch = Command::Touch {
         handle: HandleId(1),
         keepers: vec![ProcessId(10)],
-        mtime: (5, 6),
+        mtime: Some((5, 6)),
     };
     world.run(touch).expect("touched");
     world.close(1);
