@@ -14,7 +14,7 @@ use nix::poll::PollTimeout;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::processes::pidfd::Pidfd;
-use crate::types::{KEYS, SettingError, Settings};
+use crate::types::{KEYS, SettingError, Settings, is_unread_variable};
 
 /// What `git rev-parse --local-env-vars` lists, less what only adds configuration (`git -c`), and what steers the
 /// search for a repository. These would make git answer for another repository than the one that was asked about.
@@ -69,6 +69,12 @@ pub enum ConfigError {
     /// An unknown key or a bad value in git's configuration.
     #[error(transparent)]
     Setting(#[from] SettingError),
+    /// An environment variable that looks like a setting and is none.
+    #[error("the environment variable {variable} is no setting; unset it")]
+    UnknownVariable {
+        /// Its name.
+        variable: String,
+    },
     /// A bad value in an environment variable.
     #[error("the environment variable {variable} is refused")]
     Environment {
@@ -84,6 +90,7 @@ pub enum ConfigError {
 pub fn read_settings(common_dir: &Path) -> Result<Settings, ConfigError> {
     let mut settings = Settings::default();
     apply_configuration(&mut settings, &ask_git(common_dir)?)?;
+    check_variables(env::vars_os().map(|(name, _)| name))?;
     apply_environment(&mut settings, env::var_os)?;
     Ok(settings)
 }
@@ -162,6 +169,15 @@ fn apply_configuration(settings: &mut Settings, answer: &[u8]) -> Result<(), Con
         settings.set(key.strip_prefix(SECTION).unwrap_or(key), value)?;
     }
     Ok(())
+}
+
+/// Refuses variables that nothing reads, as unknown keys are refused.
+fn check_variables(mut names: impl Iterator<Item = OsString>) -> Result<(), ConfigError> {
+    let unread = names.find_map(|name| name.into_string().ok().filter(|name| is_unread_variable(name)));
+    match unread {
+        Some(variable) => Err(ConfigError::UnknownVariable { variable }),
+        None => Ok(()),
+    }
 }
 
 fn apply_environment(
@@ -289,6 +305,23 @@ mod tests {
             let error = apply_environment(&mut settings, set("GIT_LOCKFS_LEASE", value)).expect_err("bad");
             assert!(error.to_string().contains("GIT_LOCKFS_LEASE"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_variable_that_nothing_reads_is_named() {
+        let check = |names: &[&str]| check_variables(names.iter().map(OsString::from));
+        let known = KEYS.iter().map(|key| key.env).collect::<Vec<_>>();
+        check(&known).expect("the settings");
+        check(&[
+            "PATH",
+            "GIT_DIR",
+            "GIT_LOCKFS",
+            "GIT_LOCKFS_SESSION",
+            "GIT_LOCKFS_TEST_X",
+        ])
+        .expect("no settings");
+        let error = check(&["HOME", "GIT_LOCKFS_WIAT"]).expect_err("misspelt");
+        assert!(error.to_string().contains("GIT_LOCKFS_WIAT"), "{error}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub use mode::{Mode, Range};
 pub use name::{LockName, NameError, Pattern, SessionName, TicketName};
 pub use priority::Priority;
 pub use refusal::Refusal;
-pub use settings::{KEYS, Key, SettingError, Settings, WaitLimit};
+pub use settings::{KEYS, Key, SettingError, Settings, WaitLimit, is_unread_variable};
 pub use text::{Declared, Text, TextError};
 pub use time::{Moment, Tick, parse_span};
 

@@ -75,6 +75,29 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
+/// What the names of all our environment variables begin with.
+const VARIABLE_PREFIX: &str = "GIT_LOCKFS_";
+
+/// Our environment variables that are no settings: what a process says of itself, what `run` tells its command, the
+/// daemon's log, and what tests set.
+const OTHER_VARIABLES: &[&str] = &[
+    "GIT_LOCKFS_SESSION",
+    "GIT_LOCKFS_TOKEN",
+    "GIT_LOCKFS_HELD",
+    "GIT_LOCKFS_LOG",
+    "GIT_LOCKFS_FAULTS",
+    "GIT_LOCKFS_TEST_*",
+];
+
+/// Whether an environment variable has a name of ours that nothing reads, as one has that was misspelt.
+pub fn is_unread_variable(name: &str) -> bool {
+    let is_other = OTHER_VARIABLES.iter().any(|other| match other.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == *other,
+    });
+    name.starts_with(VARIABLE_PREFIX) && !is_other && !KEYS.iter().any(|key| key.env == name)
+}
+
 /// A value that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {

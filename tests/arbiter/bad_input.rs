@@ -284,6 +284,7 @@ fn bad_options_and_variables_are_refused_by_name() {
         ("GIT_LOCKFS_AGING", "0"),
         ("GIT_LOCKFS_TICKET_GRACE", "x"),
         ("GIT_LOCKFS_PARENTS", "a"),
+        ("GIT_LOCKFS_WIAT", "5s"),
     ] {
         let mut command = bare.command(env!("CARGO_BIN_EXE_git-lockfs"));
         command.arg("mount").env(variable, value);
