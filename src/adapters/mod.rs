@@ -5,6 +5,7 @@
 //! a call would wait for the very thread that makes it.
 
 pub mod clock;
+pub mod faults;
 pub mod git;
 pub mod journal;
 pub mod memory;
@@ -16,6 +17,6 @@ pub use clock::{Clock, WallTime};
 pub use git::{ConfigError, read_settings};
 pub use journal::{Journal, JournalError};
 pub use memory::{MemoryDisk, MemoryLog};
-pub use processes::{Confinement, ExitKind, OwnerError, Pinned, Processes};
+pub use processes::{Confinement, ExitKind, OwnerError, Pinned, Processes, Trail};
 pub use tokens::{TokenError, Tokens};
 pub use watcher::{Alarm, Event, Watcher};

@@ -17,7 +17,7 @@ use super::failure::failure;
 use super::mountpoint::{Detach, Mountpoint, detach};
 use super::place::{Place, our_mounts};
 use crate::adapters::watcher::block_signals;
-use crate::adapters::{Confinement, Event, Processes, Tokens, Watcher, processes};
+use crate::adapters::{Confinement, Event, Journal, Processes, Tokens, Watcher, processes};
 use crate::fuse::{self, MountError, Mounted, Unmounter};
 use crate::service::{Outside, Service};
 use crate::types::Settings;
@@ -43,6 +43,8 @@ pub fn serve(options: Options) -> Result<ExitCode> {
     processes::raise_descriptor_limit().context("the limit of descriptors could not be raised")?;
     let watcher = Watcher::new(&options.place.common_dir).context("the repository could not be watched")?;
     let (tokens, first, end) = Tokens::open(&options.place.state_dir).context("fencing tokens could not be read")?;
+    // A mount that is new has nothing to go on from.
+    let journal = Journal::create(&options.place.state_dir, b"").context("the journal could not be begun")?;
     let mounted = mount(&options)?;
     let mountpoint = options.place.mountpoint.clone();
     let service = Arc::new(Service::new(
@@ -59,6 +61,7 @@ pub fn serve(options: Options) -> Result<ExitCode> {
             owner: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
             others_allowed: options.allow_other,
         },
+        Box::new(journal),
     ));
     let inspector = Arc::clone(&service);
     thread::Builder::new()

@@ -4,6 +4,8 @@
 //! waiter ahead of it. A claim on a lock also claims every scope above it shared; holders of such a
 //! claim are counted in the scope's entry (`intents`), not listed.
 
+use serde::{Deserialize, Serialize};
+
 use super::command::{Acquire, Claim, Party, Reply, Taking, Wait};
 use super::grant::Owner;
 use super::places::Kept;
@@ -13,7 +15,7 @@ use super::{Engine, Freed};
 use crate::types::{LockName, Mode, Moment, ProcessId, Range, Refusal, Tick, TicketName, Unique};
 
 /// One lock that a request needs, its own claims and the scopes above them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Want {
     pub(super) slot: Slot,
     pub(super) mode: Mode,
@@ -35,7 +37,7 @@ impl Want {
 }
 
 /// A request, waiting or about to be decided.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Request {
     pub(super) id: Unique,
     pub(super) claims: Vec<Claim>,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::dir::FileChange;
 use crate::types::{
     Declared, GrantId, HandleId, LockName, Mode, Priority, ProcessId, Range, Refusal, SessionName, Settings, Text,
@@ -9,7 +11,7 @@ use crate::types::{
 };
 
 /// One lock that a request wants.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Claim {
     /// Which lock.
     pub lock: LockName,
@@ -31,7 +33,7 @@ impl Claim {
 }
 
 /// Who asks or holds, as far as it is known. What is unknown counts as alive and as nobody else.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Party {
     /// The thread that called; 0 when it cannot be seen from here.
     pub tid: u32,
@@ -50,7 +52,7 @@ pub struct Party {
 }
 
 /// How a lock is taken, which decides how it ends and with what it never conflicts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Taking {
     /// open(2) for writing: ends with the handle.
     Open(HandleId),
@@ -70,7 +72,7 @@ pub enum Taking {
 }
 
 /// A lock made as a directory entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Make {
     /// The handle of an O_EXCL open.
     pub handle: Option<HandleId>,
@@ -87,7 +89,7 @@ pub struct Make {
 }
 
 /// What a lock looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shape {
     /// A regular file.
     File,
@@ -98,7 +100,7 @@ pub enum Shape {
 }
 
 /// How long a request waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wait {
     /// Not at all.
     No,
@@ -109,7 +111,7 @@ pub enum Wait {
 }
 
 /// A request for locks: all together or none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acquire {
     /// The request's name while it waits.
     pub id: Unique,
@@ -130,7 +132,7 @@ pub struct Acquire {
 }
 
 /// Who wants to remove, touch or rename a lock.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
     /// The calling thread; 0 when it cannot be seen.
     pub tid: u32,
@@ -141,7 +143,7 @@ pub struct Actor {
 }
 
 /// Which open handle's lock, or which lock by name, a text belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
     /// What the handle holds.
     Handle(HandleId),
@@ -150,7 +152,7 @@ pub enum Target {
 }
 
 /// An input of the engine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Asks for locks.
     Acquire(Acquire),
@@ -215,6 +217,8 @@ pub enum Command {
     Drain(bool),
     /// New settings.
     Configure(Settings),
+    /// Tokens up to this one are reserved where they outlive a crash; who waited for one is granted.
+    ExtendTokens(Token),
     /// A pinned process is gone.
     Exited { process: ProcessId, cleanly: bool },
     /// Who a holder turned out to be.
@@ -228,6 +232,40 @@ pub enum Command {
     IdentifyRequest(Unique, Party),
     /// Time passed.
     Advance,
+}
+
+/// What a command can leave behind, for whoever keeps the commands to carry them out again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// It must be kept.
+    Always,
+    /// When it is refused and nothing follows from it for others, it was as if it had never been given.
+    IfDone,
+    /// When nothing follows from it for others, it was as if it had never been given.
+    IfFelt,
+}
+
+impl Command {
+    /// What it can leave behind.
+    ///
+    /// Time that passes with a command passes with the next one as well, so it alone is no reason to keep one.
+    pub fn trace(&self) -> Trace {
+        match self {
+            // A wait that was refused may have used up the place of an interrupted one, and a ticket is kept.
+            Self::Acquire(acquire) if acquire.wait != Wait::No || acquire.ticket.is_some() => Trace::Always,
+            Self::Acquire(_)
+            | Self::Unlock { .. }
+            | Self::Declare { .. }
+            | Self::Note { .. }
+            | Self::Renew { .. }
+            | Self::ChangeFile { .. }
+            | Self::Remove { .. }
+            | Self::Break { .. } => Trace::IfDone,
+            // What a flush takes away is always whole, and each end of a lock is told.
+            Self::Flush { .. } | Self::Unflock { .. } | Self::Advance => Trace::IfFelt,
+            _ => Trace::Always,
+        }
+    }
 }
 
 /// What a command that was not refused gets at once.
@@ -293,7 +331,7 @@ pub enum Ending {
 }
 
 /// The declared owner of a grant and the note behind it, for reading.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HolderText {
     /// The first line, if one was written.
     pub declared: Option<Declared>,

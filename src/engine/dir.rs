@@ -1,12 +1,14 @@
 //! The small files in a lock that was made by mkdir(2).
 
+use serde::{Deserialize, Serialize};
+
 use super::command::{Actor, Reply};
 use super::scratch::write_at;
 use super::{Engine, Shape};
 use crate::types::{GrantId, LockName, Refusal, TEXT_BYTES_MAX};
 
 /// What happens to a file in a directory lock.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileChange {
     /// An empty file is made; it must not exist.
     Create,

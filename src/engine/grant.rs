@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::command::{HolderText, Make, Party, Shape, Taking};
 use super::table::Slot;
 use crate::types::{GrantId, HandleId, LockName, Mode, Moment, ProcessId, Range, Tick, Token};
 
 /// Who a grant never conflicts with: itself, through the same handle or the same lock owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Owner {
     /// An open file description.
     Handle(HandleId),
@@ -56,7 +58,7 @@ impl Owner {
 }
 
 /// By which call a lock was taken last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Way {
     /// open(2) for writing.
     Open,
@@ -83,7 +85,7 @@ impl Way {
 }
 
 /// What a grant lives by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hold {
     /// An open descriptor.
     Descriptor,
@@ -94,7 +96,7 @@ pub enum Hold {
 }
 
 /// A lock that outlives its maker's descriptors.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The keeper, then those who keep it if that one exits soon after making it. Empty: time alone counts.
     pub keepers: Vec<ProcessId>,
@@ -107,7 +109,7 @@ pub struct Lease {
 }
 
 /// What is known of the process that took a grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Taker {
     /// It is there, as far as anybody knows.
     There,
@@ -122,7 +124,7 @@ pub enum Taker {
 pub type DirFiles = BTreeMap<LockName, Vec<u8>>;
 
 /// What few grants have, kept apart so that the others stay small.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Extra {
     /// The text.
     pub text: HolderText,
@@ -135,7 +137,7 @@ pub struct Extra {
 }
 
 /// One part of a lock that a grant holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Part {
     pub(super) slot: Slot,
     pub(super) mode: Mode,
@@ -143,7 +145,7 @@ pub(super) struct Part {
 }
 
 /// Locks that are held together.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Grant {
     pub(super) id: GrantId,
     pub(super) parts: Vec<Part>,

@@ -28,6 +28,8 @@ mod read;
 mod release;
 mod scratch;
 mod table;
+use serde::{Deserialize, Serialize};
+
 #[cfg(test)]
 mod tests;
 mod wait;
@@ -35,7 +37,8 @@ mod wait;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use command::{
-    Acquire, Actor, Claim, Command, Effect, Ending, Event, HolderText, Make, Party, Reply, Shape, Taking, Target, Wait,
+    Acquire, Actor, Claim, Command, Effect, Ending, Event, HolderText, Make, Party, Reply, Shape, Taking, Target,
+    Trace, Wait,
 };
 pub use dir::FileChange;
 pub use grant::{DirFiles, Extra, Grant, Hold, Lease, Owner, Taker, Way};
@@ -51,7 +54,7 @@ use table::{Slot, Table};
 use crate::types::{GrantId, HandleId, Moment, ProcessId, Refusal, Settings, Tick, Token, Unique};
 
 /// The bounds of the engine's tables; reaching one is refused with ENOSPC.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Bounds {
     /// Locks in use.
     pub locks: usize,
@@ -84,7 +87,7 @@ impl Default for Bounds {
 }
 
 /// Which waiters a freed lock can help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Freed {
     /// A shared holder or a shared waiter left: only a strict waiter at the head can gain.
     Shared,
@@ -93,7 +96,7 @@ enum Freed {
 }
 
 /// The arbiter.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Engine {
     settings: Settings,
     bounds: Bounds,
@@ -116,9 +119,12 @@ pub struct Engine {
     /// When each waiter below the top rises next, on the monotonic clock.
     rises: BTreeSet<(Tick, Unique)>,
     /// Locks whose waiters must be looked at again before the command ends.
+    #[serde(skip)]
     dirty: Vec<(Slot, Freed)>,
     /// Locks that may have become idle in this command.
+    #[serde(skip)]
     touched: Vec<Slot>,
+    #[serde(skip)]
     effects: VecDeque<Effect>,
     drained: bool,
     next_arrival: u64,
@@ -183,13 +189,19 @@ impl Engine {
         (mono, self.lease_ends.first().map(|(tick, _)| *tick))
     }
 
-    /// Allows tokens up to `end`, once they are reserved where they outlive a crash; who waited for one gets it
-    /// with the next command.
-    pub fn extend_tokens(&mut self, end: Token) {
+    fn extend_tokens(&mut self, end: Token) -> Result<Reply, Refusal> {
         if self.tokens_left() == 0 {
             self.dirty.extend(self.table.iter().map(|(slot, _)| (slot, Freed::Any)));
         }
         self.token_end = self.token_end.max(end);
+        Ok(Reply::Done)
+    }
+
+    /// Goes on with tokens that were reserved anew, after the engine was read back from where it was kept. None of
+    /// them may lie below what was given before.
+    pub fn renew_tokens(&mut self, tokens: std::ops::Range<Token>) {
+        self.next_token = self.next_token.max(tokens.start);
+        self.token_end = self.next_token.max(tokens.end);
     }
 
     /// How many tokens are left.
@@ -234,6 +246,7 @@ impl Engine {
             Command::Withdraw(ticket) => self.withdraw(now, &ticket),
             Command::Drain(drained) => self.drain(drained),
             Command::Configure(settings) => self.configure(now, settings),
+            Command::ExtendTokens(end) => self.extend_tokens(end),
             Command::Exited { process, cleanly } => self.exited(now, process, cleanly),
             Command::IdentifyGrant(id, party) => self.identify_grant(id, party),
             Command::OwnedBy(id, party) => self.owned_by(id, party),

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::command::{Acquire, Claim, Wait};
 use super::grant::Way;
 use crate::types::{Refusal, SessionName, Tick, TicketName, Unique};
@@ -14,7 +16,7 @@ use crate::types::{Refusal, SessionName, Tick, TicketName, Unique};
 pub(super) const INTERRUPTED_KEEPS: Duration = Duration::from_secs(1);
 
 /// What is kept of a wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Kept {
     pub(super) arrival: u64,
     pub(super) since: Tick,
@@ -26,7 +28,7 @@ pub(super) struct Kept {
 type InterruptedKey = (u32, u8, Vec<Claim>);
 
 /// A ticket, waiting or absent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     /// What it is for.
     pub claims: Vec<Claim>,
@@ -37,7 +39,7 @@ pub struct Ticket {
 }
 
 /// Where a ticket stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TicketState {
     /// Its request waits.
     Present(Unique),
@@ -51,7 +53,7 @@ pub enum TicketState {
 }
 
 /// All places that are kept.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Places {
     interrupted: BTreeMap<InterruptedKey, (Tick, Kept)>,
     expiring: VecDeque<(Tick, InterruptedKey)>,

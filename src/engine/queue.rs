@@ -10,13 +10,15 @@ use std::collections::btree_map::Range as MapRange;
 use std::iter::Peekable;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::types::{Moment, Priority, Tick, Unique};
 
 /// The lane of those who go ahead of everyone: upgrades, and descendants of a scope's holder.
 pub(super) const FRONT: u8 = 11;
 
 /// A place in a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
     /// Base priority, or [`FRONT`].
     pub(super) lane: u8,
@@ -73,7 +75,7 @@ pub(super) struct Queued {
 }
 
 /// The waiters of one lock.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Queue {
     /// Exclusive waiters, and all that wait for a range.
     strict: Lanes,

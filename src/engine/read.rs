@@ -1,9 +1,11 @@
 //! What a reader sees: nothing here changes anything.
 
+use std::collections::BTreeSet;
+
 use super::Engine;
 use super::acquire::{Obstacle, Request};
 use super::deadlock::Edge;
-use super::grant::{DirFiles, Grant, Owner, Way};
+use super::grant::{DirFiles, Grant, Hold, Owner, Way};
 use super::places::{Ticket, TicketState};
 use super::queue::{FRONT, Place};
 use super::table::{Entry, Slot};
@@ -365,6 +367,29 @@ impl Engine {
             .map(|grant| grant.parts.as_slice())
             .unwrap_or_default();
         parts.iter().map(|part| &self.table[part.slot].name)
+    }
+
+    /// Every process that anything here still depends on.
+    pub fn processes(&self) -> BTreeSet<ProcessId> {
+        let of_grants = self.grants.values().flat_map(|grant| {
+            let keepers = match &grant.hold {
+                Hold::Lease(lease) => lease.keepers.as_slice(),
+                Hold::Process(_) | Hold::Descriptor => &[],
+            };
+            keepers
+                .iter()
+                .copied()
+                .chain(grant.process())
+                .chain(grant.maker)
+                .chain(grant.party.process)
+        });
+        let of_requests = self.requests.values().filter_map(|request| request.party.process);
+        of_grants.chain(of_requests).collect()
+    }
+
+    /// Every request that waits.
+    pub fn waiting(&self) -> impl Iterator<Item = Unique> + '_ {
+        self.requests.keys().copied()
     }
 
     /// All grants, oldest first.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::types::{LockName, ProcessId, Refusal, Tick};
 
 /// The largest scratch file, in bytes.
@@ -13,7 +15,7 @@ const SCRATCH_FILES_MAX: usize = 256;
 const SCRATCH_LIFE: Duration = Duration::from_secs(60);
 
 /// One scratch file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScratchFile {
     /// What was written.
     pub data: Vec<u8>,
@@ -32,6 +34,8 @@ pub struct ScratchFile {
 #[derive(Debug, Default)]
 pub struct Scratch {
     files: BTreeMap<LockName, ScratchFile>,
+    /// What was made, changed or removed since the changes were taken last; may name one twice.
+    changed: Vec<LockName>,
 }
 
 impl Scratch {
@@ -52,6 +56,7 @@ impl Scratch {
             return Err(Refusal::Full);
         }
         let expires = now.after(SCRATCH_LIFE);
+        self.changed.push(name.clone());
         self.files.insert(
             name,
             ScratchFile {
@@ -73,20 +78,20 @@ impl Scratch {
 
     /// Writes at an offset.
     pub fn write(&mut self, name: &str, offset: usize, data: &[u8]) -> Result<(), Refusal> {
-        let file = self.files.get_mut(name).ok_or(Refusal::Stale)?;
+        let file = self.file_mut(name).ok_or(Refusal::Stale)?;
         write_at(&mut file.data, offset, data, SCRATCH_BYTES_MAX)
     }
 
     /// Empties a file.
     pub fn truncate(&mut self, name: &str) {
-        if let Some(file) = self.files.get_mut(name) {
+        if let Some(file) = self.file_mut(name) {
             file.data.clear();
         }
     }
 
     /// Notes that a lock was linked from a file.
     pub fn set_linked(&mut self, name: &str) {
-        if let Some(file) = self.files.get_mut(name) {
+        if let Some(file) = self.file_mut(name) {
             file.linked = true;
         }
     }
@@ -97,7 +102,9 @@ impl Scratch {
         if uid != 0 && uid != file.uid {
             return Err(Refusal::NotYours);
         }
-        self.files.remove(name).ok_or(Refusal::Absent)
+        let (name, file) = self.files.remove_entry(name).ok_or(Refusal::Absent)?;
+        self.changed.push(name);
+        Ok(file)
     }
 
     /// Renames a file; the new name must be free.
@@ -105,19 +112,60 @@ impl Scratch {
         if self.files.contains_key(&new) {
             return Err(Refusal::Taken);
         }
-        let file = self.files.remove(name).ok_or(Refusal::Absent)?;
+        let (old, file) = self.files.remove_entry(name).ok_or(Refusal::Absent)?;
+        self.changed.extend([old, new.clone()]);
         self.files.insert(new, file);
         Ok(())
     }
 
     /// Removes the files of a process that is gone.
     pub fn maker_exited(&mut self, process: ProcessId) {
-        self.files.retain(|_, file| file.maker != Some(process));
+        self.drop_where(|file| file.maker == Some(process));
     }
 
     /// Removes the files whose time is over.
     pub fn expire(&mut self, now: Tick) {
-        self.files.retain(|_, file| now < file.expires);
+        self.drop_where(|file| file.expires <= now);
+    }
+
+    fn file_mut(&mut self, name: &str) -> Option<&mut ScratchFile> {
+        let (key, _) = self.files.get_key_value(name)?;
+        self.changed.push(key.clone());
+        self.files.get_mut(name)
+    }
+
+    fn drop_where(&mut self, is_over: impl Fn(&ScratchFile) -> bool) {
+        let changed = &mut self.changed;
+        self.files.retain(|name, file| {
+            let is_over = is_over(file);
+            if is_over {
+                changed.push(name.clone());
+            }
+            !is_over
+        });
+    }
+
+    /// Whether anything was made, changed or removed since the changes were taken last.
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Tells each change once, with what the file is now, and begins anew.
+    pub fn take_changes(&mut self, mut tell: impl FnMut(LockName, Option<&ScratchFile>)) {
+        self.changed.sort_unstable();
+        self.changed.dedup();
+        for name in std::mem::take(&mut self.changed) {
+            let file = self.files.get(name.as_str());
+            tell(name, file);
+        }
+    }
+
+    /// Puts back what was kept elsewhere, as it was.
+    pub fn restore(files: impl IntoIterator<Item = (LockName, ScratchFile)>) -> Self {
+        Self {
+            files: files.into_iter().collect(),
+            changed: Vec::new(),
+        }
     }
 
     /// All files, by name.

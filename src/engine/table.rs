@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::command::Claim;
 use super::queue::Queue;
 use crate::types::{GrantId, LockName, Mode, Range, Settings};
@@ -13,7 +15,7 @@ use crate::types::{GrantId, LockName, Mode, Range, Settings};
 pub(super) type Slot = u32;
 
 /// A part of a lock that is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Holding {
     pub(super) grant: GrantId,
     pub(super) mode: Mode,
@@ -21,7 +23,7 @@ pub(super) struct Holding {
 }
 
 /// One lock in use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Entry {
     pub(super) name: LockName,
     /// The scope it lies in, which its holders hold shared.
@@ -41,7 +43,7 @@ impl Entry {
 }
 
 /// All locks in use.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Table {
     by_name: BTreeMap<LockName, Slot>,
     /// Boxed, as the list has room to grow.

@@ -5,6 +5,7 @@
 //! waits is parked by the service, which answers it through the [`Channel`]. A panic below costs one call its answer
 //! (EIO), never the mount.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::channel::Channel;
@@ -12,6 +13,7 @@ use super::decode::{Request, Todo, decode};
 use super::encode::Packet;
 use super::own::Own;
 use super::wire::{self, opcode};
+use crate::adapters::faults;
 use crate::service::api::{Answer, Call, Caller, Files};
 use crate::types::{Refusal, Unique};
 
@@ -21,6 +23,7 @@ pub(super) fn run(channel: &Channel, files: &dyn Files) -> nix::Result<()> {
         channel,
         files,
         own: Own::here(),
+        expects_resent: Cell::new(true),
     };
     let mut buffer = vec![0; wire::REQUEST_BYTES_MAX];
     while let Some(size) = channel.receive(&mut buffer)? {
@@ -39,6 +42,8 @@ struct Server<'a> {
     channel: &'a Channel,
     files: &'a dyn Files,
     own: Own,
+    /// Whether requests of a former life may still come: the kernel puts those before all others.
+    expects_resent: Cell<bool>,
 }
 
 enum Next {
@@ -58,6 +63,9 @@ impl Server<'_> {
         tracing::trace!(%unique, opcode = opcode::name(opcode), tid = caller.tid, "request");
         if resent {
             self.channel.note_resent(unique);
+        } else if self.expects_resent.get() && matches!(todo, Todo::Call(..)) {
+            self.expects_resent.set(false);
+            self.files.all_came_again();
         }
         match todo {
             Todo::Call(call, form) => {
@@ -68,7 +76,9 @@ impl Server<'_> {
                     self.call(unique, opcode, caller, call)
                 };
                 if let Some(answer) = answer {
+                    faults::point("before-reply");
                     self.channel.send(Packet::answer(unique, answer, form));
+                    faults::point("after-reply");
                 }
             }
             Todo::Tell(call) => self.tell(unique, opcode, caller, call),
@@ -127,6 +137,7 @@ mod tests {
             channel: &channel,
             files: &Fragile,
             own,
+            expects_resent: Cell::new(true),
         };
         let request = Request {
             unique: Unique(2),

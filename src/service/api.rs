@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::types::{HandleId, Mode, NodeId, Range, Refusal, Unique};
 
 /// The most that one write(2) brings in one [`Call::Write`], in bytes; a longer one comes in pieces of exactly that size.
@@ -40,7 +42,7 @@ pub struct OpenMode {
 }
 
 /// The access mode of an open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Access {
     /// O_RDONLY.
     Read,
@@ -183,7 +185,7 @@ pub enum Call<'a> {
 }
 
 /// What kind of file a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// A regular file.
     File,
@@ -194,7 +196,7 @@ pub enum Kind {
 }
 
 /// What stat(2) shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attr {
     /// st_ino.
     pub ino: u64,
@@ -217,7 +219,7 @@ pub struct Attr {
 }
 
 /// A name that resolved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The node.
     pub node: NodeId,
@@ -226,7 +228,7 @@ pub struct Entry {
 }
 
 /// How the kernel should treat a handle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {
     /// The handle.
     pub handle: HandleId,
@@ -237,7 +239,7 @@ pub struct Opened {
 }
 
 /// One line of a directory listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirEntry {
     /// d_ino.
     pub ino: u64,
@@ -248,7 +250,7 @@ pub struct DirEntry {
 }
 
 /// A lock in the way, as F_GETLK tells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
     /// Its mode.
     pub mode: Mode,
@@ -259,7 +261,7 @@ pub struct Conflict {
 }
 
 /// What a call gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// It is done.
     Done,
@@ -311,4 +313,8 @@ pub trait Files: Send + Sync {
     /// Carries out a call. `None` means that there is no answer (forget, interrupt), or that it comes later through
     /// [`Replies`] under the same `unique`.
     fn call(&self, unique: Unique, caller: Caller, call: Call<'_>) -> Option<Answer>;
+
+    /// All calls that the kernel sends again, because a former life of the daemon died before it answered them, have
+    /// been made. Those that it did not send again were given up by their callers meanwhile.
+    fn all_came_again(&self) {}
 }

@@ -1,20 +1,23 @@
 //! What happens on its own: time passes, processes end, the daemon is asked to go.
 
+use super::record::Role;
+use super::replay::held_by;
 use super::{Service, contained};
 use crate::adapters::{Clock, ExitKind};
 use crate::engine::Command;
 use crate::types::ProcessId;
-use crate::view::lock_text;
 
 impl Service {
     /// A deadline has come.
     pub fn attend_deadline(&self) {
-        contained("a deadline", || self.pass_time());
+        contained("a deadline", || self.unit(Role::Watcher, || self.pass_time()));
     }
 
     /// A pinned process has ended.
     pub fn attend_exit(&self, process: ProcessId) {
-        contained("the end of a process", || self.end_process(process));
+        contained("the end of a process", || {
+            self.unit(Role::Watcher, || self.end_process(process))
+        });
     }
 
     fn pass_time(&self) {
@@ -27,7 +30,7 @@ impl Service {
         self.finish(state, now);
     }
 
-    fn end_process(&self, process: ProcessId) {
+    pub(super) fn end_process(&self, process: ProcessId) {
         let cleanly = self.exited_cleanly(process);
         let now = Clock::now();
         let mut state = self.state();
@@ -44,6 +47,10 @@ impl Service {
 
     /// Closes the shop if nothing is held and nobody waits; else says who holds what.
     pub fn close_if_idle(&self) -> Result<(), Vec<String>> {
+        self.unit(Role::Watcher, || self.try_close())
+    }
+
+    fn try_close(&self) -> Result<(), Vec<String>> {
         self.pin_holders();
         let now = Clock::now();
         let mut state = self.state();
@@ -52,23 +59,7 @@ impl Service {
             self.finish(state, now);
             return Ok(());
         }
-        let mut held = Vec::new();
-        for lock in state.engine.locks_in_use() {
-            for holder in state.engine.holders(lock.as_str()) {
-                let party = &holder.grant.party;
-                let session = party
-                    .session
-                    .as_ref()
-                    .map(|session| format!(" ({session})"))
-                    .unwrap_or_default();
-                held.push(format!(
-                    "{lock} held by {}{session} ({})",
-                    party.pid,
-                    lock_text::held(&holder.grant.hold)
-                ));
-            }
-        }
-        Err(held)
+        Err(held_by(&state.engine))
     }
 
     /// What was held when the mount ended under us.

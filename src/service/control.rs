@@ -5,8 +5,11 @@ use super::inspector::{LateCall, Strangers};
 use super::refusals::{Refused, about_lock};
 use super::{Context, Outcome, Service};
 use crate::engine::Command;
-use crate::types::Refusal;
+use crate::types::{Refusal, Settings};
 use crate::view::requests::{Verb, parse_verb};
+
+/// What reading the configuration again came to.
+pub(super) type Found = Result<Settings, String>;
 
 impl Service {
     pub(super) fn control(&self, context: &Context, data: &[u8]) -> Outcome {
@@ -34,13 +37,17 @@ impl Service {
                 ))
             };
         }
-        self.carry_out_all(context, verbs)?;
+        self.carry_out_all(context, verbs, Vec::new())?;
         Ok(Some(Answer::Written(size)))
     }
 
-    /// Carries out verbs in order, up to the first that is refused.
-    pub(super) fn carry_out_all(&self, context: &Context, verbs: Vec<Verb>) -> Result<(), Refused> {
-        verbs.into_iter().try_for_each(|verb| self.carry_out(context, verb))
+    /// Carries out verbs in order, up to the first that is refused; `read` is what each `reload` among them found.
+    pub(super) fn carry_out_all(&self, context: &Context, verbs: Vec<Verb>, read: Vec<Found>) -> Result<(), Refused> {
+        let mut read = read.into_iter();
+        verbs.into_iter().try_for_each(|verb| match verb {
+            Verb::Reload => read.next().map_or(Ok(()), |found| self.reload(context, found)),
+            verb => self.carry_out(context, verb),
+        })
     }
 
     /// The mount's owner or root, and nobody more confined than the daemon.
@@ -77,12 +84,9 @@ impl Service {
             Verb::ReleaseSession(session) => (Command::ReleaseSession(session), None),
             Verb::Drain => (Command::Drain(true), None),
             Verb::Resume => (Command::Drain(false), None),
-            Verb::Reload => {
-                drop(state);
-                return self.reload(context);
-            }
-            // Figures are kept in memory only, so nothing is ever left to flush.
-            Verb::FlushMetrics => return Ok(()),
+            // Reloading is done by who has read the configuration. Figures are kept in memory only, so nothing is ever
+            // left to flush.
+            Verb::Reload | Verb::FlushMetrics => return Ok(()),
         };
         let result = state.command(context.now, command);
         state.breaking = None;
@@ -100,9 +104,9 @@ impl Service {
         result.map(|_| ())
     }
 
-    /// Reads the configuration again; a bad one changes nothing.
-    fn reload(&self, context: &Context) -> Result<(), Refused> {
-        let settings = (self.reload)().map_err(|sentence| {
+    /// Takes over a configuration that was read again; a bad one changes nothing.
+    fn reload(&self, context: &Context, found: Found) -> Result<(), Refused> {
+        let settings = found.map_err(|sentence| {
             Refused::new(
                 Refusal::Malformed,
                 format!("control: {sentence}; the settings stay as they were"),

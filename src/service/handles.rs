@@ -2,19 +2,22 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::api::{Access, DirEntry};
 use super::refusals::Refused;
 use crate::types::{HandleId, LockName, NodeId, Refusal, Token, Unique};
+use crate::view::nodes::Fixed;
 
 /// An open file.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Handle {
     pub(super) node: NodeId,
     pub(super) kind: HandleKind,
 }
 
 /// What was opened.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum HandleKind {
     /// A lock, in `locks/` or `flock/`.
     Lock(Box<LockHandle>),
@@ -22,18 +25,20 @@ pub(super) enum HandleKind {
     Scratch { name: LockName, append: bool },
     /// A file in a lock made by mkdir.
     DirectoryFile(Box<DirectoryFile>),
-    /// Text that was rendered at the open.
-    Text(Vec<u8>),
+    /// Text of a fixed file that was rendered at the open.
+    Text(Fixed, Vec<u8>),
     /// A listing that was taken at the open.
     Listing(Vec<DirEntry>),
     /// `acquire`.
     Transaction(Box<Transaction>),
     /// `control`, for writing; what has been read of its help.
     Control { read: usize },
+    /// A text or a listing of a former life that was too long to be kept.
+    Unkept(Fixed),
 }
 
 /// An open file in a lock made by mkdir.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct DirectoryFile {
     pub(super) lock: LockName,
     pub(super) file: LockName,
@@ -41,7 +46,7 @@ pub(super) struct DirectoryFile {
 }
 
 /// An open lock.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct LockHandle {
     pub(super) name: LockName,
     /// The thread that opened it.
@@ -80,7 +85,7 @@ fn check_kept(lost: Option<&str>) -> Result<(), Refused> {
 }
 
 /// The state of an open `acquire`.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Transaction {
     /// The thread that opened it.
     pub(super) tid: u32,
@@ -96,7 +101,7 @@ pub(super) struct Transaction {
 }
 
 /// How far a transaction is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Stage {
     /// No request, or one that was refused.
     Idle,
@@ -152,7 +157,7 @@ impl Transaction {
 }
 
 /// A call that waits for its answer.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Parked {
     /// open(2) for writing.
     Open {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::Service;
 use super::api::Access;
 use super::handles::HandleKind;
+use super::record::Role;
 use crate::adapters::Clock;
 use crate::adapters::processes::{self, OpenFile};
 use crate::engine::{Command, Engine, Grant, Hold, Party, Taker};
@@ -63,7 +64,7 @@ impl Service {
     /// That reads memory of other processes, so only the inspector's thread does it: such a page could lie on our mount.
     pub(super) fn identify_holders(&self) {
         // They stay in the list until they are known: a reader that comes meanwhile must see that somebody is not.
-        let (unknown, count) = self.bury_keepers();
+        let (unknown, count) = self.unit(Role::Inspector, || self.bury_keepers());
         // A process is asked once, and what it said is kept once, however many locks it has taken since.
         let mut known: BTreeMap<Option<ProcessId>, Said> = BTreeMap::new();
         for (id, party) in unknown {
@@ -108,6 +109,10 @@ impl Service {
     }
 
     fn tell_identity(&self, id: GrantId, found: Option<Found>) {
+        self.unit(Role::Inspector, || self.note_identity(id, found));
+    }
+
+    fn note_identity(&self, id: GrantId, found: Option<Found>) {
         let mut state = self.state();
         let now = Clock::now();
         let named: Vec<ProcessId> = found.iter().filter_map(Found::process).collect();
@@ -136,7 +141,7 @@ impl Service {
         let (keeper, taker, session, opener) = {
             let state = self.state();
             let grant = state.engine.grant(id)?;
-            let handle = grant.owner.handle().and_then(|handle| state.handles.get(&handle));
+            let handle = grant.owner.handle().and_then(|handle| state.handles.get(handle));
             let opener = match handle.map(|handle| &handle.kind) {
                 Some(HandleKind::Lock(open)) => Some(open.tid),
                 _ => None,
@@ -187,13 +192,27 @@ impl Service {
         let Some(party) = self.state().engine.requester(request).cloned() else {
             return;
         };
+        let was_known = party.pid != 0;
         let Some(party) = self.identify(party) else { return };
         self.identify_holders();
         let (pid, tid, solo) = (party.pid, party.tid, party.solo);
         let lineage = self.processes.lineage(tid);
         let kin = lineage.clone();
-        let now = Clock::now();
-        let mut state = self.state();
+        if !was_known {
+            self.unit(Role::Inspector, || self.note_waiter(request, party, lineage));
+        }
+        if self.has_it_itself(request, pid, &kin) || (solo && self.is_in_circle(request)) {
+            self.unit(Role::Inspector, || {
+                let (mut state, now) = (self.state(), Clock::now());
+                let _ = state.command(now, Command::Deny(request, Refusal::Deadlock));
+                self.finish(state, now);
+            });
+        }
+    }
+
+    /// Tells everybody who waits; done once for each wait, also when a later life of the daemon looks at it again.
+    fn note_waiter(&self, request: Unique, party: Party, lineage: Vec<ProcessId>) {
+        let (mut state, now) = (self.state(), Clock::now());
         let identified = state.command(now, Command::IdentifyRequest(request, party));
         debug_assert!(identified.is_ok(), "identifying is never refused");
         if state.engine.has_scope_line(request) {
@@ -202,12 +221,6 @@ impl Service {
         }
         state.announce(now, request);
         self.finish(state, now);
-        if self.has_it_itself(request, pid, &kin) || (solo && self.is_in_circle(request)) {
-            let mut state = self.state();
-            let now = Clock::now();
-            let _ = state.command(now, Command::Deny(request, Refusal::Deadlock));
-            self.finish(state, now);
-        }
     }
 
     /// Whether the waiter's own descriptor table has the handle that holds the lock.
@@ -271,7 +284,7 @@ impl Service {
     /// The access of a handle (`None` for a transaction) and the threads that opened the other handles of its kind.
     fn handles_like(&self, handle: HandleId, lock: &LockName) -> Option<(Option<Access>, Vec<u32>)> {
         let state = self.state();
-        let access = match &state.handles.get(&handle)?.kind {
+        let access = match &state.handles.get(handle)?.kind {
             HandleKind::Lock(open) => Some(open.access),
             HandleKind::Transaction(_) => None,
             _ => return None,
@@ -279,7 +292,7 @@ impl Service {
         let others = state
             .handles
             .iter()
-            .filter(|(id, _)| **id != handle)
+            .filter(|(id, _)| *id != handle)
             .filter_map(|(_, open)| match (&open.kind, access) {
                 (HandleKind::Lock(open), Some(access)) if open.name == *lock && open.access == access => Some(open.tid),
                 (HandleKind::Transaction(transaction), None) => Some(transaction.tid),

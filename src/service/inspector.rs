@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, Sender, after, bounded, never, select_biased};
 
 use super::api::{Access, Answer, Call, Caller, OpenMode};
 use super::inspect::is_stranger;
+use super::record::Role;
 use super::state::State;
 use super::{Context, Service, contained};
 use crate::adapters::Clock;
@@ -78,12 +79,16 @@ impl Backlog {
 enum Work {
     /// A wait began.
     Waiter(Unique),
-    /// A call to be answered.
-    Call {
-        unique: Unique,
-        caller: Caller,
-        call: LateCall,
-    },
+    /// A call to be answered; boxed, as the lists have room for many and hold few.
+    Call(Box<Late>),
+}
+
+/// A call to be answered, with its caller.
+#[derive(Debug)]
+struct Late {
+    unique: Unique,
+    caller: Caller,
+    call: LateCall,
 }
 
 /// The calls that are answered later: those that show who holds a lock, and slow verbs.
@@ -193,11 +198,11 @@ impl Service {
 
     /// Has a call answered later; false when there is no room for it.
     pub(super) fn hand_over(&self, context: &Context, call: LateCall, shows: Strangers) -> bool {
-        let work = Work::Call {
+        let work = Work::Call(Box::new(Late {
             unique: context.unique,
             caller: context.caller,
             call,
-        };
+        }));
         let lane = match shows {
             Strangers::All => &self.backlog.waits.0,
             Strangers::Holders | Strangers::None => &self.backlog.calls.0,
@@ -212,13 +217,9 @@ impl Service {
                 let mut state = self.state();
                 state.uninspected = state.uninspected.saturating_sub(1);
             }
-            Work::Call { unique, caller, call } => {
-                let context = Context {
-                    unique,
-                    caller,
-                    now: Clock::now(),
-                };
-                let answer = contained("a call", || self.carry_out_late(&context, call))
+            Work::Call(late) => {
+                let Late { unique, caller, call } = *late;
+                let answer = contained("a call", || self.carry_out_late(unique, caller, call))
                     .unwrap_or(Some(Answer::Refused(Refusal::Internal)));
                 if let Some(answer) = answer {
                     contained("an answer", || self.replies.answer(unique, answer));
@@ -232,12 +233,12 @@ impl Service {
         let reserved = self.tokens.lock().reserve_more();
         match reserved {
             Ok(end) => {
-                let now = Clock::now();
-                let mut state = self.state();
-                state.engine.extend_tokens(end);
-                // Time cannot be refused.
-                let _ = state.command(now, Command::Advance);
-                self.finish(state, now);
+                self.unit(Role::Inspector, || {
+                    let (mut state, now) = (self.state(), Clock::now());
+                    // More tokens are never refused.
+                    let _ = state.command(now, Command::ExtendTokens(end));
+                    self.finish(state, now);
+                });
                 true
             }
             Err(error) => {
@@ -271,16 +272,31 @@ impl Service {
         }
     }
 
-    /// Carries out a call once the holders are identified.
-    fn carry_out_late(&self, context: &Context, call: LateCall) -> Option<Answer> {
+    /// Carries out a call once the holders are identified, and git's configuration is read if the call needs that.
+    fn carry_out_late(&self, unique: Unique, caller: Caller, call: LateCall) -> Option<Answer> {
         self.identify_holders();
-        let outcome = match call {
-            LateCall::GetAttr { node } => self.get_attr(context, node),
-            LateCall::Open { node, mode } => self.open(context, node, mode),
-            LateCall::GetXattr { node, name, room } => self.get_xattr(context, node, &name, room),
-            LateCall::ListXattr { node, room } => self.list_xattr(context, node, room),
-            LateCall::Verbs { verbs, size } => self.carry_out_all(context, verbs).map(|()| Some(Answer::Written(size))),
+        let verbs = match &call {
+            LateCall::Verbs { verbs, .. } => verbs.iter().filter(|verb| **verb == Verb::Reload).count(),
+            _ => 0,
         };
-        self.answer_of(context, outcome)
+        let read: Vec<_> = std::iter::repeat_with(|| (self.reload)()).take(verbs).collect();
+        let takes = matches!(call, LateCall::Verbs { .. });
+        self.answering(Role::Inspector, unique, takes, || {
+            let context = Context {
+                unique,
+                caller,
+                now: Clock::now(),
+            };
+            let outcome = match call {
+                LateCall::GetAttr { node } => self.get_attr(&context, node),
+                LateCall::Open { node, mode } => self.open(&context, node, mode),
+                LateCall::GetXattr { node, name, room } => self.get_xattr(&context, node, &name, room),
+                LateCall::ListXattr { node, room } => self.list_xattr(&context, node, room),
+                LateCall::Verbs { verbs, size } => self
+                    .carry_out_all(&context, verbs, read)
+                    .map(|()| Some(Answer::Written(size))),
+            };
+            self.answer_of(&context, outcome)
+        })
     }
 }

@@ -13,7 +13,7 @@ impl Service {
     /// The lock behind a handle that flock(2) or fcntl(2) was called on.
     fn lock_behind(&self, handle: HandleId) -> Result<LockName, Refused> {
         let state = self.state();
-        match state.handles.get(&handle).map(|open| &open.kind) {
+        match state.handles.get(handle).map(|open| &open.kind) {
             Some(HandleKind::Lock(open)) => open.check_kept().map(|()| open.name.clone()),
             Some(_) => Err(Refused::new(
                 Refusal::Malformed,
@@ -117,7 +117,7 @@ impl Service {
     pub(super) fn get_lock(&self, handle: HandleId, owner: u64, mode: Mode, range: Range) -> Outcome {
         self.pin_holders();
         let state = self.state();
-        let Some(HandleKind::Lock(open)) = state.handles.get(&handle).map(|open| &open.kind) else {
+        let Some(HandleKind::Lock(open)) = state.handles.get(handle).map(|open| &open.kind) else {
             return Err(Refused::new(
                 Refusal::Malformed,
                 "only files in locks/ and flock/ can be locked",
@@ -135,7 +135,7 @@ impl Service {
     }
 
     pub(super) fn flush(&self, context: &Context, handle: HandleId, owner: u64) -> Outcome {
-        let lock = match self.state().handles.get(&handle).map(|open| &open.kind) {
+        let lock = match self.state().handles.get(handle).map(|open| &open.kind) {
             Some(HandleKind::Lock(open)) => open.name.clone(),
             _ => return Ok(Some(Answer::Done)),
         };
@@ -143,40 +143,18 @@ impl Service {
         Ok(Some(Answer::Done))
     }
 
-    /// The last close. It must not fail, and what was granted through the handle goes.
+    /// The last close.
     pub(super) fn release(&self, context: &Context, handle: HandleId) -> Outcome {
         let mut state = self.state();
-        let Some(open) = state.handles.remove(&handle) else {
-            return Ok(Some(Answer::Done));
-        };
-        state.pollers.retain(|poller| poller.handle != handle);
-        if matches!(open.kind, HandleKind::Lock(_) | HandleKind::Transaction(_)) {
-            if let Err(refusal) = state.command(context.now, Command::Close(handle)) {
-                tracing::error!(?refusal, "the engine refused a close");
-            }
-        }
-        state.nodes.unpin(open.node);
+        state.close(context.now, handle);
         self.finish(state, context.now);
         Ok(Some(Answer::Done))
     }
 
-    /// A signal for a call that waits. One that was answered already is none of our business.
+    /// A signal for a call that waits.
     pub(super) fn interrupt(&self, context: &Context, target: Unique) -> Outcome {
         let mut state = self.state();
-        match state.parked.get(&target) {
-            Some(Parked::Open { .. } | Parked::Lock { .. } | Parked::Acquire { .. }) => {
-                // Cancelling is never refused; the answer comes as an effect.
-                let _ = state.command(context.now, Command::Cancel(target));
-            }
-            Some(&Parked::Events { handle }) => {
-                state.parked.remove(&target);
-                if let Some(transaction) = state.transaction(handle) {
-                    transaction.readers.retain(|(reader, _)| *reader != target);
-                }
-                state.send(target, Answer::Refused(Refusal::Interrupted));
-            }
-            None => {}
-        }
+        state.end_wait(context.now, target);
         self.finish(state, context.now);
         Ok(None)
     }

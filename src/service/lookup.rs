@@ -141,11 +141,6 @@ impl Service {
         }
     }
 
-    pub(super) fn forget(&self, node: NodeId, count: u64) -> Outcome {
-        self.state().nodes.forget(node, count);
-        Ok(None)
-    }
-
     pub(super) fn get_attr(&self, context: &Context, id: NodeId) -> Outcome {
         let node = self.state().nodes.get(id).ok_or_else(stale)?;
         let mut state = self.state();
@@ -328,8 +323,10 @@ impl Service {
 
     pub(super) fn read_dir(&self, handle: HandleId, offset: u64) -> Outcome {
         let state = self.state();
-        let Some(HandleKind::Listing(entries)) = state.handles.get(&handle).map(|open| &open.kind) else {
-            return Err(Refused::new(Refusal::BadHandle, ""));
+        let entries = match state.handles.get(handle).map(|open| &open.kind) {
+            Some(HandleKind::Listing(entries)) => entries,
+            Some(HandleKind::Unkept(_)) => return Err(stale()),
+            _ => return Err(Refused::new(Refusal::BadHandle, "")),
         };
         let rest = entries
             .get(usize::try_from(offset).unwrap_or(usize::MAX)..)

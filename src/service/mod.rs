@@ -14,31 +14,44 @@ mod control;
 mod handles;
 mod inspect;
 mod inspector;
+mod kept;
 mod locking;
 mod lookup;
 mod making;
 mod opening;
 mod polling;
 mod reading;
+mod record;
 mod refusals;
 mod removing;
+mod replay;
+mod restore;
 mod state;
 mod transactions;
+mod unit;
 mod writing;
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, ReentrantMutex};
 
 use api::{Answer, Call, Caller, Files, Replies};
 use inspector::{Backlog, LateCall, Strangers};
+pub use record::ReplayError;
+use record::Role;
 use refusals::{Refused, about_lock};
-use state::{Out, State};
+pub use replay::known_locks;
+use restore::Again;
+use state::State;
+use unit::Writer;
 
 use crate::adapters::{Alarm, Clock, Confinement, Processes, Tokens, WallTime};
 use crate::engine::{Actor, Bounds, Command, Engine, FileChange, Party};
+use crate::ports::Log;
 use crate::types::{LockName, Moment, ProcessId, Refusal, Settings, Text, Token, Unique};
 use crate::view::Now;
 
@@ -68,7 +81,11 @@ pub struct Outside {
 
 /// The driver.
 pub struct Service {
+    /// Held for a whole unit of work, how deep; see `unit`.
+    turn: ReentrantMutex<Cell<u32>>,
     state: Mutex<State>,
+    /// Whether calls of a former life may still come again.
+    has_returning: AtomicBool,
     processes: Arc<Processes>,
     alarm: Alarm,
     confinement: Confinement,
@@ -94,11 +111,19 @@ struct Context {
 type Outcome = Result<Option<Answer>, Refused>;
 
 impl Service {
-    /// A service with nothing held.
-    pub fn new(settings: Settings, outside: Outside) -> Self {
-        let engine = Engine::new(settings, Bounds::default(), outside.reserved);
-        Self {
-            state: Mutex::new(State::new(engine)),
+    /// A service with nothing held; the log is begun with that.
+    pub fn new(settings: Settings, outside: Outside, log: Box<dyn Log>) -> Self {
+        let engine = Engine::new(settings, Bounds::default(), outside.reserved.clone());
+        Self::begin(outside, State::new(engine, Writer::new(log, 0)))
+    }
+
+    /// Puts everything together and writes down what it begins with.
+    fn begin(outside: Outside, state: State) -> Self {
+        let has_returning = !state.returning.parked.is_empty() || !state.returning.answers.is_empty();
+        let service = Self {
+            turn: ReentrantMutex::new(Cell::new(0)),
+            state: Mutex::new(state),
+            has_returning: AtomicBool::new(has_returning),
             processes: outside.processes,
             alarm: outside.alarm,
             confinement: outside.confinement,
@@ -110,13 +135,16 @@ impl Service {
             others_allowed: outside.others_allowed,
             wall: WallTime::new(),
             backlog: Backlog::new(),
-        }
+        };
+        service.compact(&mut service.state(), true);
+        service
     }
 
     fn dispatch(&self, context: &Context, call: Call<'_>) -> Outcome {
         match call {
             Call::Lookup { parent, name } => self.lookup(context, parent, name),
-            Call::Forget { node, count } => self.forget(node, count),
+            // Told before, and without a turn: it changes nothing that is kept.
+            Call::Forget { .. } => Ok(None),
             Call::GetAttr { node } => self.get_attr(context, node),
             Call::SetAttr { node, change, .. } => self.set_attr(context, node, change),
             Call::ReadLink { .. } => Err(Refused::new(
@@ -169,9 +197,9 @@ impl Service {
         self.state.lock()
     }
 
-    /// Sends what was decided while the mutex was held, and sets the alarm if something is due earlier.
+    /// Sets the alarm if something is due earlier, and wakes the inspector if there is something for it. What was decided
+    /// leaves when the unit is done.
     fn finish(&self, mut state: MutexGuard<'_, State>, now: Moment) {
-        let outbox = state.take_outbox();
         let due = state.engine.next_deadline(now);
         let earlier =
             |new: Option<crate::types::Tick>, old: Option<_>| new.is_some_and(|new| old.is_none_or(|old| new < old));
@@ -183,13 +211,6 @@ impl Service {
         if Self::should_wake_inspector(&state) {
             state.inspector_awake = true;
             self.backlog.wake();
-        }
-        drop(state);
-        for out in outbox {
-            match out {
-                Out::Answer(unique, answer) => self.replies.answer(unique, answer),
-                Out::Poll(poll_handle) => self.replies.wake_poll(poll_handle),
-            }
         }
     }
 
@@ -266,11 +287,40 @@ impl Files for Service {
         if self.is_shut_out(&caller, &call) {
             return Some(Answer::Refused(Refusal::Denied));
         }
+        if let Call::Forget { node, count } = call {
+            self.state().nodes.forget(node, count);
+            return None;
+        }
+        let takes = unit::takes(&call);
+        self.answering(Role::Loop, unique, takes, || {
+            self.attend_call(unique, caller, call, takes)
+        })
+    }
+
+    fn all_came_again(&self) {
+        contained("the end of a resend", || self.end_of_resend());
+    }
+}
+
+impl Service {
+    fn attend_call(&self, unique: Unique, caller: Caller, call: Call<'_>, takes: bool) -> Option<Answer> {
+        if self.has_returning.load(Ordering::Relaxed) {
+            match self.came_again(unique) {
+                Again::Answered(answer) => return Some(answer),
+                Again::Waits => return None,
+                Again::New => {}
+            }
+        }
+        // The time is taken within the turn, so that the engine sees it pass in one direction only.
         let context = Context {
             unique,
             caller,
             now: Clock::now(),
         };
+        if takes && self.state().writer.is_behind() {
+            let sentence = "the journal cannot be written (is the disk full?), so nothing is granted or changed";
+            return self.answer_of(&context, Err(Refused::new(Refusal::Full, sentence)));
+        }
         if let Some(late) = LateCall::of(&call) {
             let shows = self.strangers_in(&late);
             // Who holds what is about to be shown, and somebody is not identified: the inspector answers, if it can.
@@ -281,9 +331,7 @@ impl Files for Service {
         let outcome = self.dispatch(&context, call);
         self.answer_of(&context, outcome)
     }
-}
 
-impl Service {
     /// Whether a caller may not come in at all. The kernel may let everyone through to us (see `cli::serve`), so this is
     /// the door. What gives something back always passes.
     fn is_shut_out(&self, caller: &Caller, call: &Call<'_>) -> bool {

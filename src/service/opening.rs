@@ -95,9 +95,11 @@ impl Service {
         self.bury(context, &lock);
         let mut state = self.state();
         let is_free = state.engine.availability(&lock, &[]) == Availability::Free;
+        let phantoms = state.phantoms.len();
         state
             .phantoms
             .retain(|phantom| phantom.tid != context.caller.tid || phantom.lock != lock);
+        state.phantoms_changed |= state.phantoms.len() != phantoms;
         let handle = new_handle(&mut state)?;
         let wait = if mode.nonblock {
             Wait::No
@@ -184,7 +186,7 @@ impl Service {
             _ => {
                 let mut state = self.state();
                 let text = self.fixed_text(&mut state, fixed, context, self.now(context.now));
-                self.opened(&mut state, id, HandleKind::Text(text), true)
+                self.opened(&mut state, id, HandleKind::Text(fixed, text), true)
             }
         }
     }
@@ -324,6 +326,7 @@ impl Service {
             }
             Err(Refusal::WouldBlock) if !mode.nonblock => {
                 let until = context.now.mono.after(PHANTOM_LIFE);
+                state.phantoms_changed = true;
                 state.phantoms.push(Phantom {
                     tid: context.caller.tid,
                     lock,

@@ -1,7 +1,6 @@
 //! poll(2) and select(2) on handles.
 
 use super::api::Answer;
-use super::state::Poller;
 use super::{Outcome, Service};
 use crate::types::HandleId;
 
@@ -15,9 +14,10 @@ impl Service {
         let mut state = self.state();
         let readable = state.is_readable(handle);
         if let Some(poll_handle) = notify {
-            state.pollers.retain(|poller| poller.poll_handle != poll_handle);
-            if !readable {
-                state.pollers.push(Poller { handle, poll_handle });
+            if readable {
+                state.pollers.remove(poll_handle);
+            } else {
+                state.pollers.insert(poll_handle, handle);
             }
         }
         let ready = WRITABLE | if readable { READABLE } else { 0 };

@@ -11,16 +11,15 @@ use crate::view::{help, lock_text};
 impl Service {
     pub(super) fn read(&self, context: &Context, handle: HandleId, offset: u64, size: u32) -> Outcome {
         let mut state = self.state();
-        let state = &mut *state;
-        let Some(open) = state.handles.get_mut(&handle) else {
+        let Some(open) = state.handles.get(handle) else {
             return Err(Refused::new(Refusal::BadHandle, ""));
         };
-        let data = match &mut open.kind {
+        let data = match &open.kind {
             HandleKind::Lock(open) => {
                 open.check_kept()?;
                 piece(&open.text, offset, size)
             }
-            HandleKind::Text(text) => piece(text, offset, size),
+            HandleKind::Text(_, text) => piece(text, offset, size),
             HandleKind::Scratch { name, .. } => {
                 let file = state.scratch.get(context.now.mono, name.as_str()).ok_or_else(stale)?;
                 piece(&file.data, offset, size)
@@ -29,13 +28,17 @@ impl Service {
                 let (_, files) = state.engine.directory(open.lock.as_str()).ok_or_else(stale)?;
                 piece(files.get(&open.file).ok_or_else(stale)?, offset, size)
             }
-            HandleKind::Control { read } => {
-                let data = piece(help::CONTROL.as_bytes(), *read as u64, size);
-                *read += data.len();
+            &HandleKind::Control { read } => {
+                let data = piece(help::CONTROL.as_bytes(), read as u64, size);
+                if let Some(open) = state.handles.get_mut(handle) {
+                    let read = read + data.len();
+                    open.kind = HandleKind::Control { read };
+                }
                 data
             }
-            HandleKind::Transaction(_) => return Self::read_events(state, context, handle, size),
+            HandleKind::Transaction(_) => return Self::read_events(&mut state, context, handle, size),
             HandleKind::Listing(_) => return Err(Refused::new(Refusal::IsDirectory, "")),
+            HandleKind::Unkept(_) => return Err(stale()),
         };
         Ok(Some(Answer::Data(data)))
     }

@@ -3,13 +3,19 @@
 //! [`State::command`] is the only door to the engine: it hands over the time, reads the effects and turns
 //! them into answers for parked calls. Those are sent after the mutex is free ([`State::take_outbox`]).
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
 
 use super::api::{Answer, Opened};
 use super::handles::{Handle, HandleKind, Parked, Stage};
 use super::inspect::Fresh;
+use super::kept::Kept;
+use super::record::{Entry, put};
 use super::refusals::{Refusals, Refused, about_lock, lost_sentence};
-use crate::engine::{Command, Effect, Engine, Reply, Scratch, Way};
+use super::unit::Writer;
+use crate::engine::{Command, Effect, Engine, Reply, Scratch, Trace, Way};
 use crate::predict::HoldTimes;
 use crate::types::{HandleId, LockName, Moment, NodeId, Refusal, Tick, Token, Unique};
 use crate::view::nodes::{Node, Nodes};
@@ -18,7 +24,7 @@ use crate::view::nodes::{Node, Nodes};
 const HANDLES_MAX: usize = 262_144;
 
 /// Something to send once the mutex is free.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Out {
     /// An answer to a parked call.
     Answer(Unique, Answer),
@@ -28,18 +34,28 @@ pub(super) enum Out {
 
 /// A name that must look taken to one thread: its CREATE met a lock that was taken after all, and the kernel
 /// looks once more before it sends OPEN.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Phantom {
     pub(super) tid: u32,
     pub(super) lock: LockName,
     pub(super) until: Tick,
 }
 
-/// Somebody who polls a handle.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Poller {
-    pub(super) handle: HandleId,
-    pub(super) poll_handle: u64,
+/// Calls of a former life that the kernel sends again.
+#[derive(Debug, Default)]
+pub(super) struct Returning {
+    /// Those that wait and have not come again: until then the kernel would not know an answer.
+    pub(super) parked: HashSet<Unique>,
+    /// What those get that have their answer.
+    pub(super) answers: HashMap<Unique, Due>,
+}
+
+/// An answer to a call of a former life.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Due {
+    pub(super) answer: Answer,
+    /// Whether it was held back, so that it cannot have left; of the others that is not known.
+    pub(super) is_held: bool,
 }
 
 /// What the mutex guards.
@@ -48,10 +64,12 @@ pub(super) struct State {
     pub(super) engine: Engine,
     pub(super) scratch: Scratch,
     pub(super) nodes: Nodes,
-    pub(super) handles: HashMap<HandleId, Handle>,
-    pub(super) parked: HashMap<Unique, Parked>,
+    pub(super) handles: Kept<HandleId, Handle>,
+    pub(super) parked: Kept<Unique, Parked>,
     pub(super) phantoms: Vec<Phantom>,
-    pub(super) pollers: Vec<Poller>,
+    pub(super) phantoms_changed: bool,
+    /// Which handle is polled, by the kernel's number for that.
+    pub(super) pollers: Kept<u64, HandleId>,
     pub(super) refusals: Refusals,
     pub(super) hold_times: HoldTimes,
     /// What was granted or passed to holders that are not identified yet.
@@ -64,20 +82,23 @@ pub(super) struct State {
     pub(super) inspector_awake: bool,
     /// The deadlines that the alarm is set to.
     pub(super) armed: (Option<Tick>, Option<Tick>),
-    outbox: Vec<Out>,
-    next_handle: u64,
+    pub(super) outbox: Vec<Out>,
+    pub(super) next_handle: u64,
+    pub(super) returning: Returning,
+    pub(super) writer: Writer,
 }
 
 impl State {
-    pub(super) fn new(engine: Engine) -> Self {
+    pub(super) fn new(engine: Engine, writer: Writer) -> Self {
         Self {
             engine,
             scratch: Scratch::default(),
-            nodes: Nodes::default(),
-            handles: HashMap::new(),
-            parked: HashMap::new(),
+            nodes: Nodes::in_life(writer.life),
+            handles: Kept::default(),
+            parked: Kept::default(),
             phantoms: Vec::new(),
-            pollers: Vec::new(),
+            phantoms_changed: false,
+            pollers: Kept::default(),
             refusals: Refusals::default(),
             hold_times: HoldTimes::default(),
             unidentified: Vec::new(),
@@ -87,14 +108,29 @@ impl State {
             armed: (None, None),
             outbox: Vec::new(),
             next_handle: 1,
+            returning: Returning::default(),
+            writer,
         }
     }
 
-    /// Gives the engine a command and carries out what follows for others.
+    /// Gives the engine a command and carries out what follows for others. The record gets the command, unless it turns
+    /// out that it might as well not have been given.
     pub(super) fn command(&mut self, now: Moment, command: Command) -> Result<Reply, Refusal> {
+        let (trace, start) = (command.trace(), self.writer.record.len());
+        put(&mut self.writer.record, &Entry::Command(now, Cow::Borrowed(&command)));
         let result = self.engine.handle(now, command);
+        let mut is_felt = false;
         while let Some(effect) = self.engine.poll_effect() {
+            is_felt = true;
             self.carry_out(now, effect);
+        }
+        let is_kept = match trace {
+            Trace::Always => true,
+            Trace::IfDone => is_felt || result.is_ok(),
+            Trace::IfFelt => is_felt,
+        };
+        if !is_kept {
+            self.writer.record.truncate(start);
         }
         if !self.pollers.is_empty() {
             self.wake_pollers();
@@ -107,7 +143,19 @@ impl State {
         std::mem::take(&mut self.outbox)
     }
 
+    /// Answers a call that was parked. One of a former life is answered when it comes again.
     pub(super) fn send(&mut self, unique: Unique, answer: Answer) {
+        if self.returning.parked.remove(&unique) {
+            put(&mut self.writer.record, &Entry::Held(unique, Cow::Borrowed(&answer)));
+            let is_held = true;
+            self.returning.answers.insert(unique, Due { answer, is_held });
+        } else {
+            self.send_now(unique, answer);
+        }
+    }
+
+    /// Answers a call that the kernel knows under this number.
+    pub(super) fn send_now(&mut self, unique: Unique, answer: Answer) {
         self.outbox.push(Out::Answer(unique, answer));
     }
 
@@ -123,7 +171,7 @@ impl State {
     }
 
     fn granted(&mut self, request: Unique, token: Token) {
-        let Some(parked) = self.parked.remove(&request) else {
+        let Some(parked) = self.parked.remove(request) else {
             return;
         };
         let answer = match parked {
@@ -167,7 +215,7 @@ impl State {
     }
 
     fn refused(&mut self, now: Moment, request: Unique, refusal: Refusal) {
-        let Some(parked) = self.parked.remove(&request) else {
+        let Some(parked) = self.parked.remove(request) else {
             return;
         };
         let lock = match &parked {
@@ -189,7 +237,7 @@ impl State {
 
     fn lost(&mut self, handle: HandleId, lock: &LockName) {
         tracing::warn!(%lock, %handle, "a handle lost its lock");
-        let Some(open) = self.handles.get_mut(&handle) else {
+        let Some(open) = self.handles.get_mut(handle) else {
             return;
         };
         let sentence = lost_sentence(lock, self.breaking.as_deref());
@@ -248,7 +296,7 @@ impl State {
                 }
                 None => Answer::Data(transaction.take(size)),
             };
-            self.parked.remove(&unique);
+            self.parked.remove(unique);
             self.send(unique, answer);
         }
     }
@@ -260,13 +308,13 @@ impl State {
         };
         transaction.stage = Stage::Idle;
         for (unique, _) in std::mem::take(&mut transaction.readers) {
-            self.parked.remove(&unique);
+            self.parked.remove(unique);
             self.send(unique, Answer::Refused(refusal));
         }
     }
 
     pub(super) fn transaction(&mut self, handle: HandleId) -> Option<&mut super::handles::Transaction> {
-        match &mut self.handles.get_mut(&handle)?.kind {
+        match &mut self.handles.get_mut(handle)?.kind {
             HandleKind::Transaction(transaction) => Some(transaction),
             _ => None,
         }
@@ -310,9 +358,53 @@ impl State {
         self.nodes.get(node).as_ref().and_then(Node::lock).cloned()
     }
 
+    /// Ends the wait of a call, as a signal does. One that was answered already is none of our business.
+    pub(super) fn end_wait(&mut self, now: Moment, target: Unique) {
+        match self.parked.get(target) {
+            Some(Parked::Open { .. } | Parked::Lock { .. } | Parked::Acquire { .. }) => {
+                // Cancelling is never refused; the answer comes as an effect.
+                let _ = self.command(now, Command::Cancel(target));
+            }
+            Some(&Parked::Events { handle }) => {
+                self.parked.remove(target);
+                if let Some(transaction) = self.transaction(handle) {
+                    transaction.readers.retain(|(reader, _)| *reader != target);
+                }
+                self.send(target, Answer::Refused(Refusal::Interrupted));
+            }
+            None => {}
+        }
+    }
+
+    /// The last close of a handle. It must not fail, and what was granted through the handle goes.
+    pub(super) fn close(&mut self, now: Moment, handle: HandleId) {
+        let Some(open) = self.handles.remove(handle) else {
+            return;
+        };
+        if !self.pollers.is_empty() {
+            let polled = self.pollers.iter().filter(|(_, polled)| **polled == handle);
+            let numbers: Vec<u64> = polled.map(|(number, _)| number).collect();
+            for number in numbers {
+                self.pollers.remove(number);
+            }
+        }
+        if matches!(open.kind, HandleKind::Lock(_) | HandleKind::Transaction(_)) {
+            if let Err(refusal) = self.command(now, Command::Close(handle)) {
+                tracing::error!(?refusal, "the engine refused a close");
+            }
+        }
+        self.nodes.unpin(open.node);
+    }
+
+    /// Tells who polls under this number to look again.
+    pub(super) fn wake(&mut self, number: u64) {
+        self.pollers.remove(number);
+        self.outbox.push(Out::Poll(number));
+    }
+
     /// Whether a polled handle is ready to be read.
     pub(super) fn is_readable(&mut self, handle: HandleId) -> bool {
-        let Some(open) = self.handles.get(&handle) else {
+        let Some(open) = self.handles.get(handle) else {
             return true;
         };
         match &open.kind {
@@ -333,12 +425,12 @@ impl State {
     }
 
     fn wake_pollers(&mut self) {
-        let (ready, waiting): (Vec<Poller>, Vec<Poller>) = std::mem::take(&mut self.pollers)
-            .into_iter()
-            .partition(|poller| self.is_readable(poller.handle));
-        self.pollers = waiting;
-        self.outbox
-            .extend(ready.into_iter().map(|poller| Out::Poll(poller.poll_handle)));
+        let polled: Vec<(u64, HandleId)> = self.pollers.iter().map(|(number, handle)| (number, *handle)).collect();
+        for (number, handle) in polled {
+            if self.is_readable(handle) {
+                self.wake(number);
+            }
+        }
     }
 }
 

@@ -23,13 +23,13 @@ enum Sink {
 
 impl Service {
     pub(super) fn write(&self, context: &Context, handle: HandleId, offset: u64, data: &[u8]) -> Outcome {
-        let sink = match self.state().handles.get(&handle).map(|open| &open.kind) {
+        let sink = match self.state().handles.get(handle).map(|open| &open.kind) {
             Some(HandleKind::Lock(_)) => Sink::Lock,
             Some(HandleKind::Scratch { name, append }) => Sink::Scratch(name.clone(), *append),
             Some(HandleKind::DirectoryFile(open)) => Sink::DirectoryFile((**open).clone()),
             Some(HandleKind::Transaction(_)) => Sink::Transaction,
             Some(HandleKind::Control { .. }) => Sink::Control,
-            Some(HandleKind::Text(_) | HandleKind::Listing(_)) | None => Sink::Nothing,
+            Some(HandleKind::Text(..) | HandleKind::Listing(_) | HandleKind::Unkept(_)) | None => Sink::Nothing,
         };
         let is_request = matches!(sink, Sink::Transaction | Sink::Control);
         if is_request && data.len() >= WRITE_BYTES_MAX {
@@ -52,7 +52,7 @@ impl Service {
             && refused.refusal != Refusal::Stale
         {
             let mut state = self.state();
-            if let Some(HandleKind::Lock(open)) = state.handles.get_mut(&handle).map(|open| &mut open.kind)
+            if let Some(HandleKind::Lock(open)) = state.handles.get_mut(handle).map(|open| &mut open.kind)
                 && open.written.is_empty()
             {
                 // Spoiling is never refused.
@@ -65,7 +65,7 @@ impl Service {
 
     fn try_write_text(&self, context: &Context, handle: HandleId, offset: u64, data: &[u8]) -> Result<(), Refused> {
         let state = self.state();
-        let Some(HandleKind::Lock(open)) = state.handles.get(&handle).map(|open| &open.kind) else {
+        let Some(HandleKind::Lock(open)) = state.handles.get(handle).map(|open| &open.kind) else {
             return Err(Refused::new(Refusal::BadHandle, ""));
         };
         let lock = open.name.clone();
@@ -224,7 +224,7 @@ impl Service {
 
 /// Remembers what was written through a handle so far.
 fn keep_written(state: &mut State, handle: HandleId, written: Vec<u8>) {
-    if let Some(HandleKind::Lock(open)) = state.handles.get_mut(&handle).map(|open| &mut open.kind) {
+    if let Some(HandleKind::Lock(open)) = state.handles.get_mut(handle).map(|open| &mut open.kind) {
         open.written = written.into();
     }
 }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Shared locks go together; an exclusive lock is alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Mode {
     /// Compatible with other shared locks.
     Shared,
@@ -37,7 +39,8 @@ impl fmt::Display for Mode {
 }
 
 /// A closed range of bytes; an open, a flock or a mkdir is [`Range::WHOLE`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "(u64, u64)", into = "(u64, u64)")]
 pub struct Range {
     start: u64,
     end: u64,
@@ -99,6 +102,20 @@ impl Range {
             start: self.start.min(other.start),
             end: self.end.max(other.end),
         })
+    }
+}
+
+impl From<Range> for (u64, u64) {
+    fn from(range: Range) -> Self {
+        (range.start, range.end)
+    }
+}
+
+impl TryFrom<(u64, u64)> for Range {
+    type Error = &'static str;
+
+    fn try_from((start, end): (u64, u64)) -> Result<Self, Self::Error> {
+        Self::new(start, end).ok_or("a range without a byte")
     }
 }
 

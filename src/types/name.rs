@@ -4,6 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// The longest name, in bytes (NAME_MAX of Linux).
 const NAME_BYTES_MAX: usize = 255;
 /// The longest name of a session or a ticket, in bytes.
@@ -63,13 +65,28 @@ fn check(bytes: &[u8], max: usize, forbidden: &[char]) -> Result<Arc<str>, NameE
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(into = "Arc<str>", try_from = "Arc<str>")]
         pub struct $name(Arc<str>);
 
         impl $name {
             /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl From<$name> for Arc<str> {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl TryFrom<Arc<str>> for $name {
+            type Error = NameError;
+
+            fn try_from(text: Arc<str>) -> Result<Self, NameError> {
+                Self::parse(text.as_bytes())
             }
         }
 
@@ -157,7 +174,8 @@ impl TicketName {
 }
 
 /// A name in which each `*` stands for any characters, as configuration uses them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "Arc<str>", try_from = "Arc<str>")]
 pub struct Pattern {
     text: Arc<str>,
     /// Where the first `*` is, else the end: patterns are tried one after the other for every free name, and what
@@ -194,6 +212,20 @@ impl Pattern {
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+}
+
+impl From<Pattern> for Arc<str> {
+    fn from(pattern: Pattern) -> Self {
+        pattern.text
+    }
+}
+
+impl TryFrom<Arc<str>> for Pattern {
+    type Error = NameError;
+
+    fn try_from(text: Arc<str>) -> Result<Self, NameError> {
+        Self::parse(&text)
     }
 }
 

@@ -1,7 +1,10 @@
 //! Priority 1 to 10; 10 goes first.
 
+use serde::{Deserialize, Serialize};
+
 /// A level from 1 (background) to 10 (a person waits).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
 pub struct Priority(u8);
 
 impl Priority {
@@ -29,6 +32,20 @@ impl Priority {
     /// The level as a number.
     pub fn level(self) -> u8 {
         self.0
+    }
+}
+
+impl From<Priority> for u8 {
+    fn from(priority: Priority) -> Self {
+        priority.0
+    }
+}
+
+impl TryFrom<u8> for Priority {
+    type Error = &'static str;
+
+    fn try_from(level: u8) -> Result<Self, Self::Error> {
+        Self::new(level).ok_or("a priority outside 1 to 10")
     }
 }
 

@@ -1,7 +1,9 @@
 //! Every way a request can be refused, as facts; `fuse::errno` gives each its number.
 
+use serde::{Deserialize, Serialize};
+
 /// Why a request was refused. The sentence for the user is made where the refusal is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Refusal {
     /// Nothing of that name: the lock is free, or there is no such file.
     Absent,

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{LockName, Pattern, parse_span};
 
 /// How long an open or an `acquire` waits at most; `None` is for ever.
@@ -120,7 +122,7 @@ pub enum SettingError {
 }
 
 /// All settings of a mount.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// The wait limit of names that no pattern fits.
     pub wait: WaitLimit,

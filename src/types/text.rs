@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::{SessionName, TEXT_BYTES_MAX};
 
 /// The first line of a lock's text, as its holder wrote it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declared {
     /// The PID in the writer's PID namespace; 0 declares no owner.
     pub pid: u32,
@@ -16,7 +18,7 @@ pub struct Declared {
 }
 
 /// A declaration and the note after it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Text {
     /// The first line.
     pub declared: Declared,

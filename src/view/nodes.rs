@@ -1,14 +1,15 @@
 //! The nodes that the kernel knows: what each is, and how long we must remember it.
 //!
-//! 1. Names that hold state keep one node while the kernel or a handle refers to it.
+//! 1. Names that hold state keep one node, whose id follows from the name: a daemon that takes over from one that died
+//!    gives the same ids without having been told of them.
 //! 2. Files that take writes get a fresh node at each lookup, with the same st_ino: the kernel allows one
-//!    writer at a time per node, and a waiting write must not stop anybody else's.
+//!    writer at a time per node, and a waiting write must not stop anybody else's. Their ids are counted, and no later
+//!    life of the daemon counts through the same ones.
 //! 3. The table is bounded: what was used longest ago is dropped unless a handle needs it. The kernel then
-//!    hears ESTALE and looks the name up again.
-
-use std::collections::{BTreeMap, btree_map};
+//!    hears ESTALE and looks the name up again, as it does for what a former life of the daemon told it.
 
 use lru::LruCache;
+use serde::{Deserialize, Serialize};
 
 use crate::types::{LockName, NodeId};
 
@@ -18,6 +19,10 @@ const NODES_MAX: usize = 262_144;
 const EVICTION_TRIES: usize = 64;
 /// Nodes below this are the fixed ones.
 const FIRST_NODE: u64 = 64;
+/// The bit of ids that are counted; no id that follows from a name has it.
+const COUNTED: u64 = 1 << 63;
+/// How many bits of a counted id are the count; the bits above are the life of the daemon.
+const COUNT_BITS: u32 = 40;
 
 /// What a node is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +44,7 @@ pub enum Node {
 }
 
 /// The fixed part of the tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Fixed {
     /// The mountpoint.
     Root = 1,
@@ -130,6 +135,15 @@ impl Node {
         }
     }
 
+    /// The id of a name's node, if no other name has the same.
+    fn named_id(&self) -> NodeId {
+        NodeId(match self {
+            // It has the st_ino of the lock as a file, but to the kernel one id has one file type.
+            Self::LockLink(name) => hash(b'k', &[name]),
+            _ => self.ino(),
+        })
+    }
+
     /// The lock that the node is about.
     pub fn lock(&self) -> Option<&LockName> {
         match self {
@@ -165,22 +179,25 @@ struct Known {
 #[derive(Debug)]
 pub struct Nodes {
     known: LruCache<NodeId, Known>,
-    /// The node that a name has, by its st_ino, which is smaller to keep and quicker to find than the name.
-    by_ino: BTreeMap<u64, NodeId>,
+    /// The next counted id.
     next: u64,
 }
 
 impl Default for Nodes {
     fn default() -> Self {
-        Self {
-            known: LruCache::unbounded(),
-            by_ino: BTreeMap::new(),
-            next: FIRST_NODE,
-        }
+        Self::in_life(0)
     }
 }
 
 impl Nodes {
+    /// No nodes yet; the life of the daemon keeps counted ids apart from those of former lives.
+    pub fn in_life(life: u64) -> Self {
+        Self {
+            known: LruCache::unbounded(),
+            next: COUNTED | (life << COUNT_BITS) & !COUNTED,
+        }
+    }
+
     /// What a node is, if it is remembered.
     pub fn get(&mut self, id: NodeId) -> Option<Node> {
         match Fixed::from_id(id) {
@@ -191,20 +208,47 @@ impl Nodes {
 
     /// The id under which the kernel is told of a node now.
     pub fn looked_up(&mut self, node: Node) -> NodeId {
-        let by_name = match node {
+        let id = match node {
             Node::Fixed(fixed) if !fixed.is_fresh() => return NodeId(fixed as u64),
-            Node::Fixed(_) => None,
-            _ => Some(node.ino()),
+            Node::Fixed(_) => return self.insert_counted(node),
+            _ => node.named_id(),
         };
-        if let Some(&id) = by_name.and_then(|ino| self.by_ino.get(&ino))
-            && let Some(known) = self.known.get_mut(&id)
+        match self.known.get_mut(&id) {
+            Some(known) if known.node == node => {
+                known.lookups += 1;
+                id
+            }
             // Two names may share a hash; then the second is a fresh node at each lookup.
-            && known.node == node
-        {
-            known.lookups += 1;
-            return id;
+            Some(_) => self.insert_counted(node),
+            None => {
+                self.insert(id, node, 1);
+                id
+            }
         }
-        self.insert(node, by_name)
+    }
+
+    /// Remembers a name that the kernel may know from a former life of the daemon, however often it was told.
+    pub fn remember(&mut self, node: Node) {
+        let id = node.named_id();
+        if !self.known.contains(&id) {
+            self.insert(id, node, 0);
+        }
+    }
+
+    /// Remembers what an open file of a former life was opened by: one of these, whichever has that id by its name, or
+    /// else the first.
+    pub fn remember_open(&mut self, id: NodeId, candidates: impl IntoIterator<Item = Node>) {
+        let mut candidates = candidates.into_iter().peekable();
+        let first = candidates.peek().cloned();
+        let node = candidates.find(|node| node.named_id() == id).or(first);
+        if let Some(node) = node
+            && Fixed::from_id(id).is_none()
+        {
+            if !self.known.contains(&id) {
+                self.insert(id, node, 0);
+            }
+            self.pin(id);
+        }
     }
 
     /// The kernel dropped so many references.
@@ -232,22 +276,17 @@ impl Nodes {
         }
     }
 
-    fn insert(&mut self, node: Node, by_name: Option<u64>) -> NodeId {
-        self.make_room();
+    fn insert_counted(&mut self, node: Node) -> NodeId {
         let id = NodeId(self.next);
         self.next += 1;
-        if let Some(ino) = by_name {
-            self.by_ino.entry(ino).or_insert(id);
-        }
-        self.known.put(
-            id,
-            Known {
-                node,
-                lookups: 1,
-                pins: 0,
-            },
-        );
+        self.insert(id, node, 1);
         id
+    }
+
+    fn insert(&mut self, id: NodeId, node: Node, lookups: u64) {
+        self.make_room();
+        let pins = 0;
+        self.known.put(id, Known { node, lookups, pins });
     }
 
     fn make_room(&mut self) {
@@ -266,12 +305,7 @@ impl Nodes {
     }
 
     fn remove(&mut self, id: NodeId) {
-        if let Some(known) = self.known.pop(&id)
-            && let btree_map::Entry::Occupied(named) = self.by_ino.entry(known.node.ino())
-            && *named.get() == id
-        {
-            named.remove();
-        }
+        self.known.pop(&id);
     }
 }
 
@@ -284,16 +318,51 @@ mod tests {
     }
 
     #[test]
-    fn a_name_keeps_its_node_while_known_and_its_ino_for_ever() {
+    fn a_name_keeps_its_node_for_ever() {
         let mut nodes = Nodes::default();
         let first = nodes.looked_up(lock("x.lock"));
         assert_eq!(nodes.looked_up(lock("x.lock")), first);
         let ino = nodes.get(first).expect("known").ino();
         nodes.forget(first, 2);
         assert_eq!(nodes.get(first), None);
-        let second = nodes.looked_up(lock("x.lock"));
-        assert_ne!(second, first, "an id is never given twice");
-        assert_eq!(nodes.get(second).expect("known").ino(), ino);
+        let mut later = Nodes::in_life(1);
+        for nodes in [&mut nodes, &mut later] {
+            assert_eq!(nodes.looked_up(lock("x.lock")), first);
+            assert_eq!(nodes.get(first).expect("known").ino(), ino);
+        }
+        let link = Node::LockLink(LockName::parse(b"x.lock").expect("test name"));
+        assert_eq!(link.ino(), ino);
+        assert_ne!(nodes.looked_up(link), first, "one id has one file type");
+    }
+
+    #[test]
+    fn counted_ids_are_of_one_life_only() {
+        let acquire = || Node::Fixed(Fixed::Acquire);
+        let mut seen = std::collections::BTreeSet::new();
+        for life in 0..3 {
+            let mut nodes = Nodes::in_life(life);
+            for _ in 0..3 {
+                assert!(seen.insert(nodes.looked_up(acquire())));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_open_in_a_former_life_keeps_its_node_until_it_is_closed() {
+        let (file, flock) = (
+            lock("x.lock"),
+            Node::Flock(LockName::parse(b"x.lock").expect("test name")),
+        );
+        let mut nodes = Nodes::in_life(1);
+        let id = flock.named_id();
+        nodes.remember_open(id, [file.clone(), flock.clone()]);
+        nodes.remember_open(NodeId(COUNTED | 7), [file.clone(), flock.clone()]);
+        assert_eq!(nodes.get(id), Some(flock));
+        assert_eq!(nodes.get(NodeId(COUNTED | 7)), Some(file), "another name had its hash");
+        nodes.forget(id, 9);
+        assert!(nodes.get(id).is_some(), "a count that is not known does no harm");
+        nodes.unpin(id);
+        assert_eq!(nodes.get(id), None);
     }
 
     #[test]

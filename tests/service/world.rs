@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use git_lockfs::adapters::{Confinement, Event, Processes, Tokens, Watcher};
+use git_lockfs::adapters::{Confinement, Event, MemoryDisk, Processes, Tokens, Watcher};
 use git_lockfs::service::api::{Access, Answer, Call, Caller, Entry, Files, LockStyle, OpenMode, Replies};
 use git_lockfs::service::{Outside, Service};
 use git_lockfs::types::{HandleId, Mode, NodeId, Range, Refusal, Settings, Unique};
@@ -117,6 +117,7 @@ impl World {
                 owner: (owner.uid, owner.gid),
                 others_allowed,
             },
+            Box::new(MemoryDisk::default().create(b"").expect("there is room")),
         );
         Self {
             service: Arc::new(service),

@@ -27,6 +27,7 @@ use self::format::FILE_BYTES_MAX;
 pub(super) use self::format::{BootId, Extent, read};
 pub use self::format::{FRAME_BYTES_MAX, Fault, JOURNAL_BYTES_MAX, SNAPSHOT_BYTES_MAX, VERSION};
 use super::clock::Clock;
+use super::faults;
 use crate::ports::Log;
 pub use crate::ports::Replay;
 
@@ -194,6 +195,7 @@ fn replace(directory: &Path, bytes: &[u8]) -> io::Result<File> {
     let new = directory.join(JOURNAL_NEW);
     remove_if_there(&new)?;
     let written = write_new(&new, bytes).and_then(|file| {
+        faults::point("in-compaction");
         fs::rename(&new, directory.join(JOURNAL))?;
         Ok(file)
     });

@@ -31,4 +31,4 @@ pub use facts::{is_single_threaded, nice_of, operation_of, session_of, uid_of};
 pub use open_files::{OpenFile, distinct_files, open_files};
 pub use owner::OwnerError;
 pub use pidfd::ExitKind;
-pub use registry::{PROCESSES_MAX, Pinned, Processes, raise_descriptor_limit};
+pub use registry::{PROCESSES_MAX, Pinned, Processes, Trail, raise_descriptor_limit};

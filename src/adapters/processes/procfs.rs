@@ -86,6 +86,11 @@ impl Stat {
         self.field(20)
     }
 
+    /// When it began, in clock ticks since the machine started: with the PID, what tells it from every other process.
+    pub(super) fn began(&self) -> Option<u64> {
+        self.field(22)
+    }
+
     /// The wait status of a zombie; 0 also when the kernel does not let us see it.
     pub(super) fn exit_status(&self) -> Option<i32> {
         self.field(52)

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use super::pidfd::{ExitKind, Info, OpenError, Pidfd, leader_of};
-use super::procfs::has_thread;
+use super::procfs::{Stat, has_thread};
 use crate::adapters::watcher::Exits;
 use crate::types::ProcessId;
 
@@ -29,20 +31,35 @@ pub struct Pinned {
     pub parent: u32,
 }
 
+/// A pinned process as it can be found again by a program that takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trail {
+    /// Its name among us.
+    pub id: ProcessId,
+    /// Its PID.
+    pub pid: u32,
+    /// When it began, in clock ticks since the machine started; 0 when /proc did not say, and then it is not found.
+    pub began: u64,
+}
+
 /// Every process that is pinned. To be shared between threads.
 #[derive(Debug)]
 pub struct Processes {
     table: Mutex<Table>,
     exits: Exits,
     capacity: usize,
+    /// Whether the table has trails that nobody has taken.
+    has_new: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
-    by_id: HashMap<ProcessId, Arc<Pidfd>>,
+    by_id: HashMap<ProcessId, (Arc<Pidfd>, u64)>,
     /// The newest process of each PID.
     by_pid: HashMap<u32, ProcessId>,
+    /// The trails of processes that were pinned since they were taken last.
+    new: Vec<Trail>,
 }
 
 /// Why a process was not pinned.
@@ -73,7 +90,53 @@ impl Processes {
             table: Mutex::default(),
             exits,
             capacity,
+            has_new: AtomicBool::new(false),
         }
+    }
+
+    /// The trails of processes that were pinned since this was asked last.
+    pub fn take_new_trails(&self) -> Vec<Trail> {
+        if !self.has_new.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.table.lock().new)
+    }
+
+    /// The trails of all that are pinned.
+    pub fn trails(&self) -> Vec<Trail> {
+        let table = self.table.lock();
+        let trail = |(id, (pidfd, began)): (&ProcessId, &(Arc<Pidfd>, u64))| Trail {
+            id: *id,
+            pid: pidfd.pid(),
+            began: *began,
+        };
+        table.by_id.iter().map(trail).collect()
+    }
+
+    /// The id that the next process gets.
+    pub fn next_id(&self) -> ProcessId {
+        ProcessId(self.table.lock().next)
+    }
+
+    /// Pins processes again that a former program had pinned, under their old ids, and gives no id below `next` to
+    /// anybody else. Those that have ended are not there afterwards: they count as ended, and how is not known.
+    pub fn restore(&self, trails: &[Trail], next: ProcessId) {
+        for trail in trails {
+            let Ok(pidfd) = self.open(trail.pid) else { continue };
+            // Once the pidfd is had, the PID is that process's for as long as the pidfd says that it lives.
+            let began = Stat::of(trail.pid).and_then(|stat| stat.began());
+            if began != Some(trail.began) || trail.began == 0 || pidfd.has_exited() {
+                continue;
+            }
+            let mut table = self.table.lock();
+            // One that cannot be watched is as good as not found: nobody would tell its end.
+            if self.exits.watch(&pidfd, trail.id).is_ok() {
+                table.by_pid.insert(trail.pid, trail.id);
+                table.by_id.insert(trail.id, (Arc::new(pidfd), trail.began));
+            }
+        }
+        let mut table = self.table.lock();
+        table.next = table.next.max(next.0);
     }
 
     /// Pins the process of a thread, in our PID namespace, and has its exit told from now on.
@@ -119,7 +182,7 @@ impl Processes {
     }
 
     fn pidfd(&self, id: ProcessId) -> Option<Arc<Pidfd>> {
-        self.table.lock().by_id.get(&id).cloned()
+        self.table.lock().by_id.get(&id).map(|(pidfd, _)| pidfd.clone())
     }
 
     /// The live process of that PID, if it is pinned.
@@ -189,8 +252,11 @@ impl Processes {
         if self.table.lock().by_id.len() >= self.capacity {
             self.sweep();
         }
+        let pid = pidfd.pid();
+        // The pidfd holds the process, so what /proc says of this PID is about it as long as it lives.
+        let began = Stat::of(pid).and_then(|stat| stat.began()).unwrap_or_default();
         let mut table = self.table.lock();
-        let newest = table.newest(pidfd.pid());
+        let newest = table.newest(pid);
         if let Some((id, _)) = newest.filter(|(_, known)| !known.has_exited()) {
             return Ok(id);
         }
@@ -201,8 +267,10 @@ impl Processes {
         // Within the mutex: nobody may forget it before it is watched.
         self.exits.watch(&*pidfd, id).map_err(|_| PinError::Full)?;
         table.next += 1;
-        table.by_pid.insert(pidfd.pid(), id);
-        table.by_id.insert(id, pidfd);
+        table.by_pid.insert(pid, id);
+        table.by_id.insert(id, (pidfd, began));
+        table.new.push(Trail { id, pid, began });
+        self.has_new.store(true, Ordering::Release);
         Ok(id)
     }
 
@@ -213,7 +281,7 @@ impl Processes {
             .lock()
             .by_id
             .iter()
-            .map(|(id, pidfd)| (*id, pidfd.clone()))
+            .map(|(id, (pidfd, _))| (*id, pidfd.clone()))
             .collect();
         for (id, pidfd) in all {
             if pidfd.has_exited() {
@@ -226,12 +294,12 @@ impl Processes {
 impl Table {
     fn newest(&self, pid: u32) -> Option<(ProcessId, Arc<Pidfd>)> {
         let id = *self.by_pid.get(&pid)?;
-        let pidfd = self.by_id.get(&id).expect("both maps change together").clone();
-        Some((id, pidfd))
+        let (pidfd, _) = self.by_id.get(&id).expect("both maps change together");
+        Some((id, pidfd.clone()))
     }
 
     fn remove(&mut self, id: ProcessId) -> Option<Arc<Pidfd>> {
-        let pidfd = self.by_id.remove(&id)?;
+        let (pidfd, _) = self.by_id.remove(&id)?;
         if self.by_pid.get(&pidfd.pid()) == Some(&id) {
             self.by_pid.remove(&pidfd.pid());
         }

@@ -87,7 +87,7 @@ fn no_grant_is_made_without_a_token_reserved_for_it() {
     world.hold("x.lock", 1);
     let ask = world.ask("x.lock", EX);
     assert_eq!(world.refused(ask), Refusal::Full, "the last token is gone");
-    world.engine.extend_tokens(Token(3));
+    world.run(Command::ExtendTokens(Token(3))).expect("they are reserved");
     let first = world.ask("x.lock", EX).open(2);
     let first = world.waits(first);
     let second = world.ask("x.lock", EX).open(3);
@@ -96,8 +96,7 @@ fn no_grant_is_made_without_a_token_reserved_for_it() {
     assert_eq!(world.grants(), [first]);
     world.close(2);
     assert_eq!(world.grants(), [], "it waits until tokens are reserved");
-    world.engine.extend_tokens(Token(10));
-    world.run(Command::Advance).expect("time passes");
+    world.run(Command::ExtendTokens(Token(10))).expect("they are reserved");
     assert_eq!(world.grants(), [second]);
 }
 
