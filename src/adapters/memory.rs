@@ -52,6 +52,7 @@ struct Disk {
     room: Option<u64>,
     lives: u64,
     boots: u64,
+    writes: u64,
 }
 
 /// The last write, which a crash can strike.
@@ -102,6 +103,11 @@ impl MemoryDisk {
         disk.replaced = None;
     }
 
+    /// How many writes have succeeded so far: only the last one can be struck by [`Crash::KilledInWrite`].
+    pub fn writes(&self) -> u64 {
+        self.0.lock().writes
+    }
+
     /// Lets the disk have room for so many bytes, old generation and new together; `None`: for all.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.0.lock().room = bytes;
@@ -140,6 +146,7 @@ impl Log for MemoryLog {
         let at = file.len();
         file.extend_from_slice(&self.buffer);
         disk.last = Last::Append(at);
+        disk.writes += 1;
         self.extent.grow(self.buffer.len());
         Ok(())
     }
@@ -185,6 +192,7 @@ impl Disk {
         }
         self.durable = 0;
         self.last = Last::Replacement;
+        self.writes += 1;
         Ok(())
     }
 

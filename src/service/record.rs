@@ -39,6 +39,10 @@ impl Role {
 }
 
 /// One thing that a record says.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most entries are commands, and each lives only until it is written or applied"
+)]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Entry<'a> {
     /// The engine was given a command.

@@ -298,14 +298,14 @@ impl State {
         sends.extend_from_slice(&self.writer.record[start..]);
     }
 
-    /// Takes an answer out of what is to be sent.
+    /// Takes the caller's own answer out of what is to be sent; it was put there last.
     fn take_back(&mut self, unique: Unique) -> Option<Answer> {
-        match self
-            .outbox
-            .pop_if(|out| matches!(out, Out::Answer(to, _) if *to == unique))?
-        {
-            Out::Answer(_, answer) => Some(answer),
-            Out::Poll(_) => None,
+        match self.outbox.pop()? {
+            Out::Answer(to, answer) if to == unique => Some(answer),
+            other => {
+                self.outbox.push(other);
+                None
+            }
         }
     }
 }
