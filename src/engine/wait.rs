@@ -1,5 +1,6 @@
 //! Waiting: into the lines, out of them, and what to look at again when something changed.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::acquire::Request;
@@ -187,6 +188,13 @@ impl Engine {
                 break;
             }
         }
+        // In the line of a scope a descendant of its holder stands in front. Waits of one owner for one lock below it are
+        // granted in the order of that lock all the same, for the later one decides which mode it ends with.
+        let aging = self.aging();
+        candidates.sort_by_key(|id| {
+            let place = self.requests.get(id).map(|request| request.place);
+            place.map(|place| (Reverse(aging.level(place, now.mono)), place.arrival))
+        });
         for id in candidates {
             if self.grant_if_free(now, id) {
                 // The next in line may be the same owner, who never conflicts with itself.

@@ -48,3 +48,19 @@ fn regression_a_repeated_flock_keeps_its_token_while_others_get_theirs() {
         Op::Close(14),
     ]);
 }
+
+#[test]
+fn regression_two_waits_of_one_owner_are_granted_by_priority_also_where_one_leads_in_the_scope() {
+    let whole = (0, u64::MAX);
+    let mut descendant = acquire(Dialect::Posix, 2, true, (0, 0), 1, WaitFor::Ever);
+    if let Op::Acquire { ancestor, .. } = &mut descendant {
+        *ancestor = Some(0);
+    }
+    agree(&[
+        // The scope of both.
+        acquire(Dialect::Transaction, 0, false, whole, 1, WaitFor::Never),
+        acquire(Dialect::Posix, 2, false, whole, 6, WaitFor::Ever),
+        descendant,
+        Op::Break { holder: 0, right: true },
+    ]);
+}
