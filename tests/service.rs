@@ -7,6 +7,8 @@
 mod ended;
 #[path = "service/inspecting.rs"]
 mod inspecting;
+#[path = "service/lives.rs"]
+mod lives;
 #[path = "service/parked.rs"]
 mod parked;
 #[path = "service/phantoms.rs"]

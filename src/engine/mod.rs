@@ -12,7 +12,7 @@
 //! Rooms: `table` (locks in use, scopes), `queue` (one line, aging), `acquire` (who may have what),
 //! `wait` (into the lines and out of them), `install` (a request becomes a grant),
 //! `release` (every way a lock ends), `lease` (keepers and time), `dir` (files in mkdir locks), `places` (tickets, interrupted waits),
-//! `deadlock` (circles), `read` (what a reader sees), `scratch` (small files that are no locks).
+//! `survive` (a new mount after an unclean end), `deadlock` (circles), `read` (what a reader sees), `scratch` (small files that are no locks).
 
 mod acquire;
 mod command;
@@ -27,6 +27,7 @@ mod queue;
 mod read;
 mod release;
 mod scratch;
+mod survive;
 mod table;
 use serde::{Deserialize, Serialize};
 

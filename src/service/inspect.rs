@@ -404,7 +404,7 @@ fn is_unpinned(grant: &Grant) -> bool {
 }
 
 /// The access mode in the flags of an open file.
-fn access_of(flags: i32) -> Access {
+pub(super) fn access_of(flags: i32) -> Access {
     match flags & 0o3 {
         0 => Access::Read,
         1 => Access::Write,

@@ -12,7 +12,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select_biased};
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, select_biased, unbounded};
 
 use super::api::{Access, Answer, Call, Caller, OpenMode};
 use super::inspect::is_stranger;
@@ -49,8 +49,9 @@ pub(super) struct Backlog {
 impl Backlog {
     pub(super) fn new() -> Self {
         Self {
-            calls: bounded(CALLS_MAX),
-            waits: bounded(WAITS_MAX),
+            // Their bounds are kept where something is put in: a bounded channel takes all its memory at once.
+            calls: unbounded(),
+            waits: unbounded(),
             wake: bounded(1),
             stopped: AtomicBool::new(false),
         }
@@ -190,9 +191,11 @@ impl Service {
 
     /// Has a wait looked at that has begun.
     pub(super) fn inspect_wait(&self, state: &mut State, request: Unique) {
-        match self.backlog.waits.0.try_send(Work::Waiter(request)) {
-            Ok(()) => state.uninspected += 1,
-            Err(_) => tracing::warn!("too many waits at once: one is not looked at"),
+        let waits = &self.backlog.waits.0;
+        if waits.len() < WAITS_MAX && waits.send(Work::Waiter(request)).is_ok() {
+            state.uninspected += 1;
+        } else {
+            tracing::warn!("too many waits at once: one is not looked at");
         }
     }
 
@@ -203,11 +206,11 @@ impl Service {
             caller: context.caller,
             call,
         }));
-        let lane = match shows {
-            Strangers::All => &self.backlog.waits.0,
-            Strangers::Holders | Strangers::None => &self.backlog.calls.0,
+        let (lane, most) = match shows {
+            Strangers::All => (&self.backlog.waits.0, WAITS_MAX),
+            Strangers::Holders | Strangers::None => (&self.backlog.calls.0, CALLS_MAX),
         };
-        lane.try_send(work).is_ok()
+        lane.len() < most && lane.send(work).is_ok()
     }
 
     fn carry_out_work(&self, work: Work) {

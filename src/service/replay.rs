@@ -8,9 +8,9 @@ use super::record::{Entry, ReplayError, Role, Snapshot, entries};
 use super::state::{Due, Out, Phantom, State};
 use super::unit::Writer;
 use crate::adapters::{Trail, faults};
-use crate::engine::{Engine, Scratch, ScratchFile};
+use crate::engine::{Engine, Grant, Hold, Party, Scratch, ScratchFile, Taker};
 use crate::ports::{Log, Replay};
-use crate::types::{HandleId, LockName, ProcessId, Unique};
+use crate::types::{GrantId, HandleId, LockName, ProcessId, Unique};
 use crate::view::lock_text;
 use crate::view::nodes::{Fixed, Node, Nodes};
 
@@ -150,7 +150,42 @@ impl Past {
         used.into_iter().map(trail).collect()
     }
 
-    /// The state of the next life on the same connection.
+    /// The locks that live by a descriptor and of whose holder the process is not known, or is gone: as it is with what
+    /// flock(1) took for a shell. With each the thread that opened the descriptor, or took the lock.
+    pub(super) fn unidentified(&self) -> Vec<(GrantId, Party)> {
+        let is_unknown = |grant: &&Grant| {
+            grant.hold == Hold::Descriptor && (grant.party.process.is_none() || grant.taker != Taker::There)
+        };
+        let party = |grant: &Grant| {
+            let handle = grant.owner.handle().and_then(|handle| self.handles.get(&handle));
+            let opener = match handle.map(|open| &open.kind) {
+                Some(HandleKind::Lock(open)) => Some(open.tid),
+                Some(HandleKind::Transaction(transaction)) => Some(transaction.tid),
+                _ => None,
+            };
+            let tid = opener.unwrap_or(grant.party.tid);
+            (
+                grant.id(),
+                Party {
+                    tid,
+                    ..grant.party.clone()
+                },
+            )
+        };
+        self.engine.grants().filter(is_unknown).map(party).collect()
+    }
+
+    /// Drops what ended with the connection: its open files and its calls.
+    pub(super) fn end_connection(&mut self) {
+        self.handles.clear();
+        self.parked.clear();
+        self.pollers.clear();
+        self.phantoms.clear();
+        self.sends = Default::default();
+        self.held.clear();
+    }
+
+    /// The state of the next life.
     pub(super) fn into_state(self, log: Box<dyn Log>) -> State {
         let mut state = State::new(self.engine, Writer::new(log, self.life + 1));
         state.scratch = Scratch::restore(self.scratch);

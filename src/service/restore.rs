@@ -11,17 +11,21 @@
 //! A process that ended while nobody watched counts as ended, and as ended of its own will unless the kernel still says
 //! otherwise: mkdir(1) may have made a lock for its shell just before, and to pass that on to the shell robs nobody.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use super::api::Answer;
-use super::inspect::{Fresh, is_stranger};
+use super::handles::HandleKind;
+use super::inspect::{Fresh, access_of, is_stranger};
 use super::record::{Entry, ReplayError, Role, put};
-use super::replay::Past;
+use super::replay::{Past, held_by};
 use super::{Outside, Service};
 use crate::adapters::Clock;
-use crate::engine::Command;
+use crate::adapters::processes::{self, OpenFile};
+use crate::engine::{Bounds, Command, Engine, Party};
 use crate::ports::{Log, Replay};
-use crate::types::{ProcessId, Unique};
+use crate::types::{HandleId, LockName, ProcessId, Settings, Unique};
+use crate::view::nodes::Node;
 
 /// What a call is that may have come again.
 pub(super) enum Again {
@@ -42,6 +46,49 @@ impl Service {
         past.engine.renew_tokens(outside.reserved.clone());
         outside.processes.restore(&past.processes_in_use(), past.next_process);
         Ok(Self::begin(outside, past.into_state(log)))
+    }
+
+    /// The first life on a new connection, after the old one ended while locks were held. Returns also what is kept, a
+    /// line each.
+    ///
+    /// Locks by owner and lease stay as they were. One that lived by a descriptor is kept until the process that had it
+    /// is gone; who that is, is looked for now if nobody knew it yet. When nobody can say, it ends like a lease that
+    /// nobody keeps, and anybody of the same user may remove it. Of another boot nothing is left: its processes are gone,
+    /// and that tokens go on growing is seen to where they are reserved.
+    pub fn survived(
+        settings: Settings,
+        outside: Outside,
+        log: Box<dyn Log>,
+        replay: &Replay,
+    ) -> Result<(Self, Vec<String>), ReplayError> {
+        let mut past = Past::read(replay)?;
+        let now = Clock::now();
+        if !replay.same_boot {
+            past.engine = Engine::new(settings, Bounds::default(), outside.reserved.clone());
+            past.scratch.clear();
+            past.processes.clear();
+        } else {
+            past.engine.renew_tokens(outside.reserved.clone());
+            outside.processes.restore(&past.processes_in_use(), past.next_process);
+            let mut gone = BTreeSet::new();
+            for (id, party) in past.unidentified() {
+                if party.tid != 0 && !outside.processes.is_there(party.tid) {
+                    gone.insert(id);
+                } else if let Some(pinned) = outside.processes.pin(party.tid) {
+                    let (pid, process) = (pinned.pid, Some(pinned.id));
+                    // To say whose it is cannot be refused.
+                    let _ = past
+                        .engine
+                        .handle(now, Command::OwnedBy(id, Party { pid, process, ..party }));
+                }
+            }
+            past.engine.survive(now, settings, &gone);
+        }
+        past.end_connection();
+        let service = Self::begin(outside, past.into_state(log));
+        service.unit(Role::Loop, || service.bury_the_gone());
+        let kept = held_by(&service.state().engine);
+        Ok((service, kept))
     }
 
     /// Makes good what happened while nobody looked. To be called once all threads may run, and before any request is
@@ -102,6 +149,67 @@ impl Service {
         Again::New
     }
 
+    /// Without a kernel that sends calls again: each call that had no answer has failed (ECONNABORTED), and a close may
+    /// have been read and not carried out. So who waited waits no more, and of the open files those are closed that
+    /// nobody can have open: there are fewer in the descriptor tables of all processes than we know of, and who opened
+    /// them is gone or has fewer. To be called instead of waiting for calls to come again, before any is read.
+    pub fn reconcile(&self) {
+        self.end_of_resend();
+        let tables = processes::open_everywhere(&self.mountpoint);
+        let closed = self.closed_meanwhile(&tables);
+        self.unit(Role::Loop, || {
+            let (mut state, now) = (self.state(), Clock::now());
+            for handle in closed {
+                tracing::info!(%handle, "closed while nobody served: nobody has it open");
+                state.close(now, handle);
+            }
+            self.finish(state, now);
+        });
+    }
+
+    /// The handles that nobody can have open.
+    fn closed_meanwhile(&self, tables: &[(u32, Vec<OpenFile>)]) -> Vec<HandleId> {
+        let mut alike: BTreeMap<Alike, Vec<(HandleId, u32)>> = BTreeMap::new();
+        for (id, open) in self.state().handles.iter() {
+            let opened = match &open.kind {
+                HandleKind::Lock(open) => Some((Alike::Lock(open.name.clone(), open.access as u8), open.tid)),
+                HandleKind::Transaction(open) => Some((Alike::Transaction, open.tid)),
+                _ => None,
+            };
+            if let Some((kind, tid)) = opened {
+                alike.entry(kind).or_default().push((id, tid));
+            }
+        }
+        let mut closed = Vec::new();
+        for (kind, handles) in alike {
+            let found: Vec<(u32, usize)> = tables
+                .iter()
+                .map(|(pid, files)| {
+                    let files: Vec<&OpenFile> = files.iter().filter(|file| kind.is_of(file)).collect();
+                    (*pid, processes::distinct_files(*pid, &files))
+                })
+                .filter(|(_, count)| *count > 0)
+                .collect();
+            let there: usize = found.iter().map(|(_, count)| count).sum();
+            let mut missing = handles.len().saturating_sub(there);
+            let mut of_opener: BTreeMap<u32, usize> = found.into_iter().collect();
+            for (id, tid) in handles {
+                let opener = of_opener
+                    .iter_mut()
+                    .find(|(pid, _)| self.processes.has_thread(**pid, tid));
+                match opener {
+                    Some((_, count)) if *count > 0 => *count -= 1,
+                    _ if missing > 0 => {
+                        missing -= 1;
+                        closed.push(id);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        closed
+    }
+
     /// Every call has come again that will: whoever waited for the others gave up while nobody served it. Their waits
     /// end, and an open that was granted meanwhile and whose answer never left is closed.
     pub(super) fn end_of_resend(&self) {
@@ -122,5 +230,26 @@ impl Service {
             }
             self.finish(state, now);
         });
+    }
+}
+
+/// Open files that nobody outside can tell apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Alike {
+    /// A lock, in `locks/` or `flock/`, opened in the same access mode.
+    Lock(LockName, u8),
+    /// `acquire`.
+    Transaction,
+}
+
+impl Alike {
+    fn is_of(&self, file: &OpenFile) -> bool {
+        match self {
+            Self::Lock(name, access) => {
+                let inodes = [Node::Lock(name.clone()).ino(), Node::Flock(name.clone()).ino()];
+                access_of(file.flags) as u8 == *access && file.ino.is_some_and(|ino| inodes.contains(&ino))
+            }
+            Self::Transaction => file.path.ends_with("acquire"),
+        }
     }
 }

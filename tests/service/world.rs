@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use git_lockfs::adapters::memory::Crash;
 use git_lockfs::adapters::{Confinement, Event, MemoryDisk, Processes, Tokens, Watcher};
 use git_lockfs::service::api::{Access, Answer, Call, Caller, Entry, Files, LockStyle, OpenMode, Replies};
 use git_lockfs::service::{Outside, Service};
@@ -92,33 +93,45 @@ pub struct World {
     threads: Vec<JoinHandle<()>>,
     ended: Arc<AtomicBool>,
     next: Mutex<u64>,
-    _dir: tempfile::TempDir,
+    pub disk: MemoryDisk,
+    dir: Arc<tempfile::TempDir>,
 }
 
 impl World {
     /// A service that nobody attends to: no exits, no deadlines, no inspector.
     pub fn bare(settings: Settings, others_allowed: bool) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+        let (dir, disk) = (
+            Arc::new(tempfile::tempdir().expect("a directory")),
+            MemoryDisk::default(),
+        );
+        let log = disk.create(b"").expect("there is room");
+        Self::with(dir, disk, others_allowed, |outside| {
+            Service::new(settings, outside, Box::new(log))
+        })
+    }
+
+    fn with(
+        dir: Arc<tempfile::TempDir>,
+        disk: MemoryDisk,
+        others_allowed: bool,
+        begin: impl FnOnce(Outside) -> Service,
+    ) -> Self {
         let watcher = Watcher::new(dir.path()).expect("a watcher");
         let (tokens, first, end) = Tokens::open(&dir.path().join("state")).expect("tokens");
         let recorder = Arc::new(Recorder::default());
         let owner = me();
-        let service = Service::new(
-            settings,
-            Outside {
-                processes: Arc::new(Processes::new(watcher.exits())),
-                alarm: watcher.alarm(),
-                confinement: Confinement::of_self().expect("our own confinement"),
-                tokens,
-                reserved: first..end,
-                replies: recorder.clone(),
-                reload: Box::new(|| Ok(Settings::default())),
-                mountpoint: dir.path().to_owned(),
-                owner: (owner.uid, owner.gid),
-                others_allowed,
-            },
-            Box::new(MemoryDisk::default().create(b"").expect("there is room")),
-        );
+        let service = begin(Outside {
+            processes: Arc::new(Processes::new(watcher.exits())),
+            alarm: watcher.alarm(),
+            confinement: Confinement::of_self().expect("our own confinement"),
+            tokens,
+            reserved: first..end,
+            replies: recorder.clone(),
+            reload: Box::new(|| Ok(Settings::default())),
+            mountpoint: dir.path().to_owned(),
+            owner: (owner.uid, owner.gid),
+            others_allowed,
+        });
         Self {
             service: Arc::new(service),
             recorder,
@@ -127,8 +140,46 @@ impl World {
             threads: Vec::new(),
             ended: Arc::new(AtomicBool::new(false)),
             next: Mutex::new(1),
-            _dir: dir,
+            disk,
+            dir,
         }
+    }
+
+    /// Kills the service; what the next one finds.
+    fn die(self, crash: Crash) -> (Arc<tempfile::TempDir>, MemoryDisk, u64) {
+        let next = *self.next.lock();
+        self.disk.crash(crash, next);
+        (self.dir.clone(), self.disk.clone(), next)
+    }
+
+    /// The next life on the same connection, as far as to its start.
+    pub fn next_life(self, meanwhile: impl FnOnce()) -> Self {
+        let (dir, disk, next) = self.die(Crash::Killed);
+        meanwhile();
+        let (log, replay) = disk.open().expect("whole").expect("there");
+        let world = Self::with(dir, disk, true, |outside| {
+            Service::replayed(outside, Box::new(log), &replay).expect("it makes sense")
+        });
+        *world.next.lock() = next;
+        world.service.start();
+        world
+    }
+
+    /// The first life on a new connection; also what was kept.
+    pub fn next_mount(self, crash: Crash, settings: Settings, meanwhile: impl FnOnce()) -> (Self, Vec<String>) {
+        let (dir, disk, next) = self.die(crash);
+        meanwhile();
+        let (log, replay) = disk.open().expect("whole").expect("there");
+        let mut kept = Vec::new();
+        let world = Self::with(dir, disk, true, |outside| {
+            let survived = Service::survived(settings, outside, Box::new(log), &replay);
+            let (service, told) = survived.expect("it makes sense");
+            kept = told;
+            service
+        });
+        *world.next.lock() = next;
+        world.service.start();
+        (world, kept)
     }
 
     /// A service as it is served: attended, and with an inspector.

@@ -28,7 +28,7 @@ pub(super) mod testing;
 
 pub use confinement::Confinement;
 pub use facts::{is_single_threaded, nice_of, operation_of, session_of, uid_of};
-pub use open_files::{OpenFile, distinct_files, open_files};
+pub use open_files::{OpenFile, distinct_files, open_everywhere, open_files};
 pub use owner::OwnerError;
 pub use pidfd::ExitKind;
 pub use registry::{PROCESSES_MAX, Pinned, Processes, Trail, raise_descriptor_limit};

@@ -87,6 +87,17 @@ pub fn open_files(pid: u32, prefix: &Path) -> Vec<OpenFile> {
         .collect()
 }
 
+/// The files below `prefix` that any process has open which we may look at.
+pub fn open_everywhere(prefix: &Path) -> Vec<(u32, Vec<OpenFile>)> {
+    let Ok(all) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = all.filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok());
+    pids.map(|pid| (pid, open_files(pid, prefix)))
+        .filter(|(_, files)| !files.is_empty())
+        .collect()
+}
+
 fn field<'a>(info: &'a str, key: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(key)).map(str::trim)
 }
