@@ -159,6 +159,7 @@ impl Service {
                 if contained("a look at holders", || self.identify_holders()).is_none() {
                     self.state().unidentified.clear();
                 }
+                contained("a look at open files", || self.settle_doubts());
                 due = self.next_look();
             }
         }
@@ -167,7 +168,7 @@ impl Service {
     /// When holders are looked at again without being told: while there are some, or tokens are short.
     fn next_look(&self) -> Option<Tick> {
         let mut state = self.state();
-        let span = if !state.unidentified.is_empty() {
+        let span = if !state.unidentified.is_empty() || !state.doubtful.is_empty() {
             Some(MOMENT)
         } else if state.engine.tokens_left() <= TOKENS_LOW {
             Some(TOKENS_RETRY)
@@ -180,7 +181,8 @@ impl Service {
 
     /// Whether the inspector has something to look at that it has not been told of.
     pub(super) fn should_wake_inspector(state: &State) -> bool {
-        !state.inspector_awake && (!state.unidentified.is_empty() || state.engine.tokens_left() <= TOKENS_LOW)
+        let has_something = !state.unidentified.is_empty() || !state.doubtful.is_empty();
+        !state.inspector_awake && (has_something || state.engine.tokens_left() <= TOKENS_LOW)
     }
 
     /// Ends the inspector's thread.

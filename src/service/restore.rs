@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::api::Answer;
 use super::handles::HandleKind;
@@ -26,6 +27,9 @@ use crate::engine::{Bounds, Command, Engine, Party};
 use crate::ports::{Log, Replay};
 use crate::types::{HandleId, LockName, ProcessId, Settings, Unique};
 use crate::view::nodes::Node;
+
+/// So long a process may take to end that was killed while its call was on its way.
+const DOUBT: Duration = Duration::from_secs(1);
 
 /// What a call is that may have come again.
 pub(super) enum Again {
@@ -157,10 +161,46 @@ impl Service {
         self.end_of_resend();
         let tables = processes::open_everywhere(&self.mountpoint);
         let closed = self.closed_meanwhile(&tables);
-        self.unit(Role::Loop, || {
+        self.close_all(Role::Loop, closed);
+    }
+
+    /// Looks at open files of which it is not known whether their openers were ever told: where the opener is gone and
+    /// nobody has it open, it was killed on the way, and the kernel will never close what it never had.
+    pub(super) fn settle_doubts(&self) {
+        let doubtful = std::mem::take(&mut self.state().doubtful);
+        if doubtful.is_empty() {
+            return;
+        }
+        let now = Clock::now();
+        let opener = |handle: HandleId| match self.state().handles.get(handle).map(|open| &open.kind) {
+            Some(HandleKind::Lock(open)) => Some(open.tid),
+            _ => None,
+        };
+        let (mut orphans, mut others) = (Vec::new(), Vec::new());
+        for (handle, until) in doubtful {
+            match opener(handle) {
+                Some(0) | None => {}
+                Some(tid) if !self.processes.is_there(tid) => orphans.push(handle),
+                // It may be about to end, when it was killed a moment ago.
+                Some(_) if now.mono < until => others.push((handle, until)),
+                Some(_) => {}
+            }
+        }
+        self.state().doubtful.extend(others);
+        if orphans.is_empty() {
+            return;
+        }
+        let tables = processes::open_everywhere(&self.mountpoint);
+        let mut closed = self.closed_meanwhile(&tables);
+        closed.retain(|handle| orphans.contains(handle));
+        self.close_all(Role::Inspector, closed);
+    }
+
+    fn close_all(&self, role: Role, handles: Vec<HandleId>) {
+        self.unit(role, || {
             let (mut state, now) = (self.state(), Clock::now());
-            for handle in closed {
-                tracing::info!(%handle, "closed while nobody served: nobody has it open");
+            for handle in handles {
+                tracing::info!(%handle, "closed: nobody has it open");
                 state.close(now, handle);
             }
             self.finish(state, now);
@@ -224,8 +264,13 @@ impl Service {
             }
             for (unique, due) in std::mem::take(&mut state.returning.answers) {
                 put(&mut state.writer.record, &Entry::Taken(unique));
-                if let (Answer::Opened(opened), true) = (due.answer, due.is_held) {
-                    state.close(now, opened.handle);
+                match due.answer {
+                    Answer::Opened(opened) if due.is_held => state.close(now, opened.handle),
+                    Answer::Opened(opened) | Answer::Created(_, opened) => {
+                        let until = now.mono.after(DOUBT);
+                        state.doubtful.push((opened.handle, until));
+                    }
+                    _ => {}
                 }
             }
             self.finish(state, now);

@@ -74,6 +74,8 @@ pub(super) struct State {
     pub(super) hold_times: HoldTimes,
     /// What was granted or passed to holders that are not identified yet.
     pub(super) unidentified: Vec<Fresh>,
+    /// Open files of which it is not known whether their openers were told, and until when that is looked at.
+    pub(super) doubtful: Vec<(HandleId, Tick)>,
     /// How many waits have begun that the inspector has not looked at.
     pub(super) uninspected: usize,
     /// Who breaks a lock just now and why: what its former holder is told.
@@ -102,6 +104,7 @@ impl State {
             refusals: Refusals::default(),
             hold_times: HoldTimes::default(),
             unidentified: Vec::new(),
+            doubtful: Vec::new(),
             uninspected: 0,
             breaking: None,
             inspector_awake: false,

@@ -68,6 +68,20 @@ fn a_wait_whose_caller_was_killed_meanwhile_takes_nothing() {
 }
 
 #[test]
+fn what_was_granted_to_one_who_was_killed_before_it_heard_of_it_is_free() {
+    let world = World::bare(Settings::default(), true);
+    let (mut killed, told) = (Program::sleeping(), Program::sleeping());
+    world.take(by(told.pid()), "y.lock");
+    // The last thing that this life decides: whether the answer left is not in the journal.
+    world.take(by(killed.pid()), "x.lock");
+    let mut world = world.next_life(|| killed.end());
+    world.service.all_came_again();
+    world.inspect();
+    world.until("x.lock is free", || world.is_free("x.lock"));
+    assert!(!world.is_free("y.lock"), "of this one it is known that it was told");
+}
+
+#[test]
 fn who_is_behind_a_transaction_is_told_once_however_often_the_service_dies() {
     let mut world = World::new();
     let handle = world.open_root(me(), "acquire", BOTH);
