@@ -81,7 +81,7 @@ impl Bench {
         // No waiter of a crowd may run out of time while others are measured.
         let mount = Mount::with(&[("wait", "10m")]);
         Self {
-            daemon: Daemon::new(mount.daemon_pid()),
+            daemon: Daemon::new(mount.worker_pid()),
             mount,
         }
     }

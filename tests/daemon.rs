@@ -44,7 +44,7 @@ fn daemonised() -> Repository {
     repository
 }
 
-/// The daemons of a repository: processes of our program that carry the test's mark, other than clients.
+/// The processes of all daemons of a repository: those of our program that carry the test's mark, other than clients.
 fn daemons(repository: &Repository) -> Vec<u32> {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_git-lockfs"));
     let mark = format!("{}={}", support::MARK, repository.dir().display());
@@ -58,12 +58,15 @@ fn daemons(repository: &Repository) -> Vec<u32> {
     .collect()
 }
 
-/// The one daemon of a repository.
+/// The supervisor of the one daemon of a repository, which is that and its worker.
 #[track_caller]
 fn the_daemon(repository: &Repository) -> u32 {
-    let all = daemons(repository);
-    assert_eq!(all.len(), 1, "exactly one daemon a repository: {all:?}");
-    all[0]
+    let mut all = daemons(repository);
+    let mut both = [repository.supervisor_pid(), repository.worker_pid()];
+    all.sort_unstable();
+    both.sort_unstable();
+    assert_eq!(all, both, "exactly one daemon a repository");
+    repository.supervisor_pid()
 }
 
 /// How often a repository's mountpoint is in the table of mounts.

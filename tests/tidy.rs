@@ -87,6 +87,27 @@ fn files_stay_short_enough_to_read() {
     none(violations);
 }
 
+/// What keeps the mount must not fail with what serves it.
+#[test]
+fn the_supervisor_knows_nothing_of_locks() {
+    let mut violations = String::new();
+    let all = sources("src");
+    let ours: Vec<_> = all
+        .iter()
+        .filter(|source| source.shown().starts_with("src/cli/supervisor/"))
+        .collect();
+    assert!(!ours.is_empty(), "the supervisor was moved: look for it there");
+    for source in ours {
+        for (offset, path) in crate_paths(source) {
+            if ["service", "engine", "view"].contains(&path.split("::").next().unwrap_or_default()) {
+                let (file, line) = (source.shown(), source.line_of(offset));
+                let _ = writeln!(violations, "{file}:{line}: the supervisor may not use {path}");
+            }
+        }
+    }
+    none(violations);
+}
+
 #[test]
 fn nothing_is_left_half_done() {
     let macros = ["dbg!", "todo!", "unimplemented!"];

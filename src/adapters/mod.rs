@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod faults;
 pub mod git;
+pub mod heartbeat;
 pub mod journal;
 pub mod memory;
 pub mod processes;
@@ -15,6 +16,7 @@ pub mod watcher;
 
 pub use clock::{Clock, WallTime};
 pub use git::{ConfigError, read_settings};
+pub use heartbeat::{Heartbeat, Phase};
 pub use journal::{Journal, JournalError};
 pub use memory::{MemoryDisk, MemoryLog};
 pub use processes::{Confinement, ExitKind, OwnerError, Pinned, Processes, Trail};

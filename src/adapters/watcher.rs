@@ -30,7 +30,7 @@ pub enum Event {
     Exited(ProcessId),
     /// An armed time has come, on one of the two clocks.
     Deadline,
-    /// SIGTERM, SIGINT or SIGHUP was sent to the daemon.
+    /// SIGTERM, SIGINT, SIGHUP or SIGURG was sent to the daemon.
     Signal(i32),
     /// The repository was removed, moved away or replaced by another one. Told once.
     RepositoryGone,
@@ -39,7 +39,9 @@ pub enum Event {
 }
 
 /// The signals that become [`Event::Signal`].
-const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+///
+/// SIGURG is what the supervisor asks by whether somebody listens: it kills nobody who does not know it.
+const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGURG];
 
 /// How many events one [`Watcher::wait`] takes in; the rest comes with the next one.
 const BATCH: usize = 64;

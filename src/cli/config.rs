@@ -14,6 +14,9 @@ pub struct MountConfig {
     pub settings: Settings,
     /// Whether other users may look and lock.
     pub allow_other: bool,
+    /// Whether the kernel is asked to send again what a dead worker left unanswered, where it can. Tests and doubters
+    /// say `no_resend`.
+    pub resend: bool,
 }
 
 impl MountConfig {
@@ -22,6 +25,7 @@ impl MountConfig {
         let mut config = Self {
             settings,
             allow_other: false,
+            resend: true,
         };
         let words = options.iter().flat_map(|list| list.split(','));
         for word in words.filter(|word| !word.is_empty()) {
@@ -39,6 +43,7 @@ impl MountConfig {
             }
             Some((key, value)) => self.settings.set(key, value)?,
             None if word == "allow_other" => self.allow_other = true,
+            None if word == "no_resend" => self.resend = false,
             None if STANDARD_WORDS.contains(&word) => {}
             None => bail!("-o {word}: there is no such mount option"),
         }
@@ -60,7 +65,7 @@ mod tests {
     #[test]
     fn options_set_keys_in_order_and_take_the_standard_words() {
         let config = config(&["rw,nosuid,wait=5s,allow_other", "wait=6s,waitFor.a=b*=1s,noatime"]).expect("options");
-        assert!(config.allow_other);
+        assert!(config.allow_other && config.resend);
         assert_eq!(config.settings.wait, Some(Duration::from_secs(6)));
         assert_eq!(
             config.settings.wait_limit(["a=bc"]),

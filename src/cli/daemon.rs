@@ -1,8 +1,9 @@
-//! The daemon as a process: the one lock that makes it the only one of its repository, and its PID.
+//! The daemon as two processes, supervisor and worker: the one lock that makes them the only ones of their repository,
+//! and their PIDs.
 //!
 //! The lock is a kernel flock on `daemon.lock` in the state directory. A starter takes it and the daemon inherits
-//! the descriptor, so that there is no moment between the two; it ends with the daemon, however that ends. The PID
-//! in the file is a hint: it counts only while that process has the very file open.
+//! the descriptor, so that there is no moment between the two; it ends with the last process of the daemon, however that
+//! ends. The PIDs in the file are hints: each counts only while that process has the very file open.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -13,6 +14,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::place::Place;
+use super::process::Process;
+
+/// Digits of the highest PID there can be, 4194304 (proc_sys_kernel(5)).
+const PID_DIGITS: usize = 7;
 
 /// The right to be the daemon of a repository; held as long as a copy of its descriptor is open.
 #[derive(Debug)]
@@ -59,11 +64,12 @@ impl DaemonLock {
         Ok(Self { file })
     }
 
-    /// Writes down that this process is the daemon.
-    pub fn declare(&self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file
-            .write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)
+    /// Writes down who the daemon is.
+    pub fn declare(&self, supervisor: u32, worker: Option<u32>) -> io::Result<()> {
+        // Always as many bytes, in one write: a reader never sees half of it.
+        let worker = worker.map(|pid| pid.to_string()).unwrap_or_default();
+        let text = format!("{supervisor:<PID_DIGITS$}\n{worker:<PID_DIGITS$}\n");
+        self.file.write_all_at(text.as_bytes(), 0)
     }
 
     /// The descriptor to pass on.
@@ -75,9 +81,11 @@ impl DaemonLock {
 /// A daemon that runs.
 #[derive(Debug)]
 pub struct Running {
-    /// Its PID as seen from here; `None` while it starts, or when it cannot be seen (another PID namespace).
-    pub pid: Option<u32>,
-    pidfd: Option<OwnedFd>,
+    /// `None` while it starts, when it has died and the worker has not replaced it yet, or when it cannot be seen
+    /// (another PID namespace).
+    pub supervisor: Option<Process>,
+    /// The same of the worker.
+    pub worker: Option<Process>,
 }
 
 impl Running {
@@ -96,37 +104,48 @@ impl Running {
         if flock(&file, libc::LOCK_SH | libc::LOCK_NB)? {
             return Ok(None);
         }
-        let pid = std::fs::read_to_string(&path)
-            .ok()
-            .and_then(|text| text.trim().parse::<u32>().ok());
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let mut pids = text.lines().map(|line| line.trim().parse::<u32>().ok());
         // The pidfd is taken first: if the process has the file open afterwards, the pidfd is the daemon's.
-        let pidfd = pid
-            .and_then(pidfd_open)
-            .filter(|_| pid.is_some_and(|pid| has_open(pid, &file)));
+        let mut next = || Process::open(pids.next()??).filter(|process| has_open(process.pid, &file));
         Ok(Some(Self {
-            pid: pid.filter(|_| pidfd.is_some()),
-            pidfd,
+            supervisor: next(),
+            worker: next(),
         }))
     }
 
-    /// Sends it a signal; false when it cannot be seen from here.
-    pub fn signal(&self, signal: libc::c_int) -> io::Result<bool> {
-        let Some(pidfd) = &self.pidfd else { return Ok(false) };
-        // SAFETY: a valid descriptor and no siginfo.
-        let sent = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                pidfd.as_raw_fd(),
-                signal,
-                std::ptr::null::<libc::siginfo_t>(),
-                0,
-            )
-        };
-        match sent {
-            0 => Ok(true),
-            _ => Err(io::Error::last_os_error()),
-        }
+    /// The process that is asked to end: the supervisor, or a worker that has none.
+    pub fn process(&self) -> Option<&Process> {
+        self.supervisor.as_ref().or(self.worker.as_ref())
     }
+
+    /// Sends a signal to [`Self::process`]; false when none can be seen from here.
+    pub fn signal(&self, signal: libc::c_int) -> io::Result<bool> {
+        let Some(process) = self.process() else {
+            return Ok(false);
+        };
+        process.signal(signal).map(|()| true)
+    }
+
+    /// Kills both.
+    pub fn kill(&self) -> io::Result<()> {
+        // Neither may replace the other meanwhile: a stopped supervisor starts nothing.
+        for (process, signal) in [
+            (&self.supervisor, libc::SIGSTOP),
+            (&self.worker, libc::SIGKILL),
+            (&self.supervisor, libc::SIGKILL),
+        ] {
+            if let Some(process) = process {
+                process.signal(signal)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why the last supervisor gave the mount up; there until a mount answers again.
+pub fn given_up_path(place: &Place) -> PathBuf {
+    place.state_dir.join("given-up")
 }
 
 /// The daemon's log.
@@ -178,14 +197,6 @@ fn flock(file: &File, operation: libc::c_int) -> io::Result<bool> {
     }
 }
 
-fn pidfd_open(pid: u32) -> Option<OwnedFd> {
-    // SAFETY: pidfd_open takes two numbers and gives a new descriptor, or -1.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::pid_t::try_from(pid).ok()?, 0) };
-    let fd = RawFd::try_from(fd).ok().filter(|&fd| fd >= 0)?;
-    // SAFETY: the kernel has just given us this descriptor.
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// Whether a process has this very file open.
 fn has_open(pid: u32, file: &File) -> bool {
     let Ok(wanted) = identity(file) else { return false };
@@ -218,10 +229,11 @@ mod tests {
         let lock = DaemonLock::try_take(&place).expect("take").expect("free");
         assert!(DaemonLock::try_take(&place).expect("try").is_none());
         let starting = Running::find(&place).expect("look").expect("somebody has the lock");
-        assert_eq!(starting.pid, None, "it has not said who it is");
-        lock.declare().expect("declare");
+        assert!(starting.process().is_none(), "it has not said who it is");
+        lock.declare(std::process::id(), None).expect("declare");
         let running = Running::find(&place).expect("look").expect("runs");
-        assert_eq!(running.pid, Some(std::process::id()));
+        assert_eq!(running.process().map(|process| process.pid), Some(std::process::id()));
+        assert!(running.worker.is_none());
         assert!(running.signal(0).expect("signal 0 only asks"));
         drop(lock);
         assert!(
@@ -234,9 +246,9 @@ mod tests {
     fn a_pid_of_somebody_else_is_never_taken_for_the_daemon() {
         let (_dir, place) = place();
         let lock = DaemonLock::try_take(&place).expect("take").expect("free");
-        lock.file.write_all_at(b"1\n", 0).expect("write");
+        lock.declare(1, Some(1)).expect("write");
         let running = Running::find(&place).expect("look").expect("runs");
-        assert_eq!(running.pid, None);
+        assert!(running.process().is_none());
         assert!(!running.signal(0).expect("nobody to signal"));
     }
 

@@ -14,6 +14,9 @@ const VERSION: u32 = 1;
 #[derive(Clone, Debug, Deserialize)]
 pub struct Snapshot {
     version: u32,
+    /// What becomes of unanswered requests when a worker dies: `resend` or `clone`.
+    #[serde(default)]
+    pub recovery: Option<String>,
     /// Whether `drain` is in force: nothing new is granted.
     #[serde(default)]
     pub drained: bool,

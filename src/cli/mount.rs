@@ -1,16 +1,15 @@
 //! `git lockfs mount`: one daemon a repository, in the background, answering when this returns.
 //!
-//! The starter takes the daemon's lock, executes itself anew with that lock and the end of a pipe, and waits for the
-//! one byte that says that the mount answers. Those who start at the same time find the lock taken and wait for the
-//! same mount.
+//! The starter takes the daemon's lock, executes itself anew as the supervisor with that lock and the end of a pipe, and
+//! waits for the notice that the mount answers. Those who start at the same time find the lock taken and wait for the
+//! same mount. The processes of the daemon are this subcommand, too, with a role.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -20,20 +19,22 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::bounded::until;
 use super::client::no_daemon;
 use super::config::MountConfig;
-use super::daemon::{DaemonLock, inherited, log_path};
-use super::failure::{exit_code, failure};
-use super::mountpoint::{Detach, detach};
+use super::daemon::{DaemonLock, Running, inherited, log_path};
+use super::estate::{Estate, Launcher, Role, Standing, open_common_dir, place_of};
+use super::failure::failure;
+use super::mountpoint::Mountpoint;
+use super::notice::Notice;
 use super::place::{Place, State};
-use super::serve::{self, serve};
-use super::{EXIT_NO_DAEMON, device, held};
+use super::supervisor::Supervisor;
+use super::{EXIT_NO_DAEMON, device, worker};
 use crate::adapters::read_settings;
+use crate::fuse::{Detach, MountError, Mounted, detach};
+use crate::view::locks_json::Recovery;
 
 /// How long a mount may take until it answers, ours or that of another starter.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// The log is set aside once when it is larger than this.
 const LOG_BYTES_MAX: u64 = 1 << 20;
-/// The longest sentence that a daemon reports through the pipe.
-const REPORT_BYTES_MAX: u64 = 8192;
 
 /// Mount the locks of this repository
 ///
@@ -55,18 +56,18 @@ pub struct Args {
     /// Set any key of the configuration: wait, waitFor.PATTERN, lease, aging, ticketGrace, parents; or allow_other
     #[arg(short = 'o', value_name = "KEY=VALUE,...")]
     options: Vec<String>,
-    #[arg(long, hide = true, requires = "lock_fd")]
-    ready_fd: Option<RawFd>,
-    #[arg(long, hide = true, requires = "common_dir")]
-    lock_fd: Option<RawFd>,
-    #[arg(long, hide = true, requires = "ready_fd")]
-    common_dir: Option<PathBuf>,
+    #[arg(long, hide = true, value_parser = parse_role)]
+    role: Option<Role>,
+}
+
+fn parse_role(text: &str) -> serde_json::Result<Role> {
+    serde_json::from_str(text)
 }
 
 /// Carries out the subcommand.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    if let (Some(ready), Some(lock), Some(dir)) = (args.ready_fd, args.lock_fd, &args.common_dir) {
-        return run_as_daemon(args, ready, lock, Place::of(dir.clone()));
+    if let Some(role) = &args.role {
+        return play(args, role.clone());
     }
     let place = Place::find()?;
     let config = configure(args, &place)?;
@@ -80,26 +81,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return already_mounted(&place);
     };
     if args.foreground {
-        lock.declare()?;
-        return serve(daemon_options(args, place, config, None));
+        start_log();
+        lock.declare(std::process::id(), None)?;
+        let program = std::env::current_exe()?;
+        let options = options(args);
+        let estate = found(open_common_dir(&place)?, lock, &config, Launcher { program, options })?;
+        return Supervisor::new(estate, None)?.run(None);
     }
     start(args, &place, &lock)
-}
-
-fn daemon_options(args: &Args, place: Place, config: MountConfig, ready: Option<OwnedFd>) -> serve::Options {
-    let (again, there) = (args.clone(), place.clone());
-    let reload = move || {
-        configure(&again, &there)
-            .map(|config| config.settings)
-            .map_err(|error| format!("{error:#}"))
-    };
-    serve::Options {
-        place,
-        settings: config.settings,
-        reload: Box::new(reload),
-        allow_other: config.allow_other,
-        ready,
-    }
 }
 
 fn already_mounted(place: &Place) -> Result<ExitCode> {
@@ -163,12 +152,23 @@ fn claim_now(place: &Place) -> Result<Option<Option<DaemonLock>>> {
 /// Executes ourselves as the daemon and waits until it answers.
 fn start(args: &Args, place: &Place, lock: &DaemonLock) -> Result<ExitCode> {
     let (ready, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    let mut child = daemon_command(args, place, lock.raw_fd(), theirs.as_raw_fd())?
+    let common = open_common_dir(place)?;
+    let launcher = Launcher {
+        program: std::env::current_exe()?,
+        options: options(args),
+    };
+    let role = Role::Founder {
+        common: common.as_raw_fd(),
+        lock: lock.raw_fd(),
+        notice: theirs.as_raw_fd(),
+    };
+    let mut child = launcher
+        .command(&role)?
+        .stderr(open_log(place)?)
         .spawn()
         .context("the daemon could not be started")?;
     drop(theirs);
-    let report = await_report(ready);
-    match report {
+    match await_notice(ready) {
         Ok(()) if place.state() == State::Mounted => Ok(ExitCode::SUCCESS),
         Ok(()) => Err(failure(
             EXIT_NO_DAEMON,
@@ -185,67 +185,17 @@ fn start(args: &Args, place: &Place, lock: &DaemonLock) -> Result<ExitCode> {
     .with_context(|| format!("not mounted (log: {})", log_path(place).display()))
 }
 
-fn daemon_command(args: &Args, place: &Place, lock: RawFd, ready: RawFd) -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["mount", "--foreground"]);
-    command
-        .arg(format!("--lock-fd={lock}"))
-        .arg(format!("--ready-fd={ready}"));
-    command.arg("--common-dir").arg(&place.common_dir);
+/// The options that the processes of the daemon get.
+fn options(args: &Args) -> Vec<OsString> {
+    let mut options: Vec<OsString> = Vec::new();
     for (option, value) in [("--wait", &args.wait), ("--lease", &args.lease)] {
-        if let Some(value) = value {
-            command.arg(format!("{option}={value}"));
-        }
+        options.extend(value.iter().map(|value| format!("{option}={value}").into()));
     }
-    for list in &args.options {
-        command.arg(format!("-o{list}"));
-    }
+    options.extend(args.options.iter().map(|list| format!("-o{list}").into()));
     if args.allow_other {
-        command.arg("--allow-other");
+        options.push("--allow-other".into());
     }
-    // The starter may itself run under a lock; the daemon does not.
-    command.env_remove(held::HELD_ENV).env_remove(held::TOKEN_ENV);
-    command
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(open_log(place)?);
-    // SAFETY: `detach_from_starter` only makes system calls that are safe between fork and exec.
-    unsafe { command.pre_exec(move || detach_from_starter([lock, ready])) };
-    Ok(command)
-}
-
-/// Runs between fork and exec: a session of its own, no signals blocked, and of the starter's descriptors only `kept`.
-fn detach_from_starter(kept: [RawFd; 2]) -> io::Result<()> {
-    // SAFETY: plain system calls on numbers and on values of this frame; none allocates or locks.
-    unsafe {
-        if libc::setsid() == -1 {
-            return Err(io::Error::last_os_error());
-        }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
-        // Marked, not closed: the spawn itself still needs a descriptor to report a failed exec.
-        let first: libc::c_uint = 3;
-        let marked = libc::syscall(
-            libc::SYS_close_range,
-            first,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        );
-        if marked == -1 {
-            // Before Linux 5.11: one by one, as far as descriptors commonly go.
-            for fd in 3..4096 {
-                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-            }
-        }
-        for fd in kept {
-            if libc::fcntl(fd, libc::F_SETFD, 0) == -1 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-    }
-    Ok(())
+    options
 }
 
 fn open_log(place: &Place) -> Result<File> {
@@ -262,43 +212,31 @@ fn open_log(place: &Place) -> Result<File> {
         .with_context(|| path.display().to_string())
 }
 
-/// Reads what the daemon reports: one byte when it answers, or `E<exit code> <sentence>`.
-fn await_report(ready: OwnedFd) -> Result<()> {
+/// Waits for what the daemon tells.
+fn await_notice(pipe: OwnedFd) -> Result<()> {
     let deadline = Instant::now() + START_LIMIT;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(ready.as_fd(), PollFlags::POLLIN)], timeout) {
+        match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(0) => return Err(failure(EXIT_NO_DAEMON, "the daemon did not answer in time")),
             Ok(_) => break,
             Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let mut report = File::from(ready);
-    let mut first = [0];
-    if report.read(&mut first)? == 0 {
-        return Err(failure(EXIT_NO_DAEMON, "the daemon died while it started"));
-    }
-    if first != *b"E" {
-        return Ok(());
-    }
-    let mut rest = Vec::new();
-    report.take(REPORT_BYTES_MAX).read_to_end(&mut rest)?;
-    Err(parse_report(&String::from_utf8_lossy(&rest)))
-}
-
-fn parse_report(rest: &str) -> anyhow::Error {
-    let rest = rest.trim_end();
-    match rest.split_once(' ').map(|(code, sentence)| (code.parse(), sentence)) {
-        Some((Ok(code), sentence)) => failure(code, sentence),
-        _ => failure(EXIT_NO_DAEMON, rest),
+    match Notice::read(File::from(pipe))? {
+        Some(notice) => notice.into_result(),
+        None => Err(failure(EXIT_NO_DAEMON, "the daemon died while it started")),
     }
 }
 
 /// Ends a daemon that has not come up, and takes off what it may have mounted.
 fn give_up(place: &Place, child: &mut Child) {
     // It may have ended by itself; all that matters is that it has.
+    if let Ok(Some(daemon)) = Running::find(place) {
+        let _ = daemon.kill();
+    }
     let _ = child.kill();
     let _ = child.wait();
     if matches!(place.state(), State::Dead | State::Mute) {
@@ -307,51 +245,116 @@ fn give_up(place: &Place, child: &mut Child) {
     }
 }
 
-/// The inside of the daemon, started by [`start`].
-fn run_as_daemon(args: &Args, ready: RawFd, lock: RawFd, place: Place) -> Result<ExitCode> {
-    let ready = inherited(ready)?;
-    let mut report = File::from(ready.try_clone()?);
-    let served = DaemonLock::inherit(&place, lock).and_then(|lock| {
-        lock.declare()?;
-        let config = configure(args, &place)?;
-        serve(daemon_options(args, place, config, Some(ready)))
-    });
-    if let Err(error) = &served {
-        let sentence = format!("{error:#}").replace('\n', " ");
-        // Once the mount has answered, nobody reads this any more; then the log has it.
-        let _ = writeln!(report, "E{} {sentence}", exit_code(error));
+/// The inside of the daemon.
+fn play(args: &Args, role: Role) -> Result<ExitCode> {
+    start_log();
+    let launcher = Launcher::inherit(options(args))?;
+    match role {
+        Role::Founder { common, lock, notice } => {
+            let starter = File::from(inherited(notice)?);
+            let common = inherited(common)?;
+            let founded = place_of(&common).map_err(Into::into).and_then(|place| {
+                let lock = DaemonLock::inherit(&place, lock)?;
+                lock.declare(std::process::id(), None)?;
+                found(common, lock, &configure(args, &place)?, launcher)
+            });
+            match founded {
+                Ok(estate) => Supervisor::new(estate, Some(starter))?.run(None),
+                Err(error) => {
+                    Notice::of(&error).send(&starter);
+                    Err(error)
+                }
+            }
+        }
+        Role::Heir { bequest, worker } => Supervisor::new(Estate::inherit(bequest, launcher)?, None)?.run(Some(worker)),
+        Role::Worker {
+            bequest,
+            notice,
+            supervisor,
+        } => {
+            let notice = File::from(inherited(notice)?);
+            let estate = Estate::inherit(bequest, launcher)?;
+            let (again, there) = (args.clone(), estate.place()?);
+            let settings = move || {
+                configure(&again, &there)
+                    .map(|config| config.settings)
+                    .map_err(|error| format!("{error:#}"))
+            };
+            worker::work(estate, Box::new(settings), notice, supervisor)
+        }
     }
-    served
+}
+
+/// Mounts.
+fn found(common: OwnedFd, lock: DaemonLock, config: &MountConfig, launcher: Launcher) -> Result<Estate> {
+    let mountpoint = Mountpoint::prepare(&place_of(&common)?)?;
+    let path = mountpoint.verified_path()?;
+    // Without allow_other the kernel keeps out even the owner's own programs when they are set-group-ID, as dotlockfile(1)
+    // is. root may always ask for it; who is let in is then decided by the service.
+    let allow_other = config.allow_other || device::is_root();
+    let mounted = Mounted::mount(path, allow_other).map_err(|error| match error {
+        MountError::NoDevice { .. } | MountError::DeviceDenied { .. } | MountError::NoFusermount => {
+            failure(EXIT_NO_DAEMON, format!("{:#}", anyhow::Error::new(error)))
+        }
+        other => anyhow::Error::new(other),
+    })?;
+    mountpoint.close()?;
+    let terms = mounted.terms();
+    let standing = Standing {
+        terms,
+        others_allowed: config.allow_other,
+        recovery: if terms.negotiated.has_resend && config.resend {
+            Recovery::Resend
+        } else {
+            Recovery::Clone
+        },
+        life: 0,
+    };
+    Estate::found(common, lock, mounted, standing, launcher)
+}
+
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GIT_LOCKFS_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,fuser=warn"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr);
+    // A log that is set up already serves as well.
+    let _ = log.try_init();
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::failure::Failure;
+    use super::super::failure::{Failure, exit_code};
     use super::*;
 
-    fn report(bytes: &[u8]) -> Result<()> {
+    fn told(bytes: &[u8]) -> Result<()> {
         let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("pipe");
         File::from(theirs).write_all(bytes).expect("write");
-        await_report(ours)
+        await_notice(ours)
     }
 
     #[test]
-    fn a_daemon_reports_readiness_or_its_reason_and_exit_code() {
-        assert!(report(b"1").is_ok());
-        let reason = report(b"E77 no, not here\n").expect_err("a reason");
+    fn a_daemon_tells_that_it_is_ready_or_its_reason_and_exit_code() {
+        assert!(told(b"1").is_ok());
+        let reason = told(b"E77 no, not here\n").expect_err("a reason");
         let expected = Failure {
             code: 77,
             sentence: "no, not here".to_owned(),
         };
         assert_eq!(reason.downcast_ref::<Failure>(), Some(&expected));
-        let died = report(b"").expect_err("nothing");
+        let died = told(b"").expect_err("nothing");
         assert_eq!(exit_code(&died), EXIT_NO_DAEMON);
     }
 
     #[test]
     fn options_override_each_other_in_the_documented_order() {
         let dir = tempfile::tempdir().expect("a directory");
-        let init = Command::new("git").args(["init", "-q"]).arg(dir.path()).status();
+        let init = std::process::Command::new("git")
+            .args(["init", "-q"])
+            .arg(dir.path())
+            .status();
         assert!(init.expect("git").success());
         let place = Place::of(dir.path().join(".git"));
         let args = Args {

@@ -1,13 +1,10 @@
-//! The directory under the mount: made, checked and held open before anything is mounted on it; and taken off again.
+//! The directory under the mount: made, checked and held open before anything is mounted on it.
 
-use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -89,46 +86,6 @@ impl Mountpoint {
         // By descriptor: this lists what was opened, whatever has the name now.
         std::fs::read_dir(format!("/proc/self/fd/{}", self.directory.as_raw_fd()))
     }
-}
-
-/// How to take a mount off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detach {
-    /// Only when nobody uses it.
-    Idle,
-    /// From the tree at once, whoever uses it; for mounts whose daemon is gone.
-    Lazy,
-}
-
-/// Takes the mount off: ourselves where we may, else through fusermount3. Never follows a link.
-pub fn detach(path: &Path, how: Detach) -> Result<()> {
-    let target = CString::new(path.as_os_str().as_bytes())?;
-    let flags = match how {
-        Detach::Idle => libc::UMOUNT_NOFOLLOW,
-        Detach::Lazy => libc::UMOUNT_NOFOLLOW | libc::MNT_DETACH,
-    };
-    // SAFETY: a path that ends in NUL, and flags.
-    if unsafe { libc::umount2(target.as_ptr(), flags) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    if error.raw_os_error() != Some(libc::EPERM) {
-        return Err(error).with_context(|| path.display().to_string());
-    }
-    let output = Command::new("fusermount3")
-        .args(match how {
-            Detach::Idle => ["-u"].as_slice(),
-            Detach::Lazy => ["-u", "-z"].as_slice(),
-        })
-        .arg("--")
-        .arg(path)
-        .stdin(Stdio::null())
-        .output()
-        .context("fusermount3 could not be started: install fuse3")?;
-    if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use super::client::{Mount, no_daemon};
 use super::daemon::{Running, log_path};
 use super::failure::failure;
 use super::locks_json::Snapshot;
-use super::mountpoint::{Detach, detach};
 use super::place::{Place, State};
 use super::{EXIT_NO_DAEMON, EXIT_NOT_HAD, report};
+use crate::fuse::{Detach, detach};
 
 /// How long a daemon may take to end once it was asked to.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -78,7 +78,11 @@ fn unmount(place: &Place, force: bool) -> Result<()> {
         // The daemon took its mount off where it sees it; another mount namespace has a copy.
         Some(_) => {
             let detached = detach(&place.mountpoint, Detach::Lazy);
-            return if place.state() == State::Bare { Ok(()) } else { detached };
+            return if place.state() == State::Bare {
+                Ok(())
+            } else {
+                Ok(detached?)
+            };
         }
         None => {}
     }
@@ -126,15 +130,18 @@ fn end_daemon(place: &Place, force: bool) -> Result<Option<()>> {
 
 /// Ends a daemon that does not listen, and takes the mount off.
 fn kill(place: &Place) -> Result<()> {
-    if let Some(daemon) = Running::find(place)? {
-        daemon.signal(libc::SIGKILL).context("the daemon could not be ended")?;
-        let gone = || matches!(Running::find(place), Ok(None)).then_some(());
+    let ended = until(END_LIMIT, || match Running::find(place) {
+        Ok(None) => Some(Ok(())),
         // A daemon out of sight stays; its mount is taken off all the same.
-        let _ = until(END_LIMIT, gone);
-    }
+        Ok(Some(daemon)) if daemon.process().is_none() => None,
+        // Again, if one of the two had just started another.
+        Ok(Some(daemon)) => daemon.kill().err().map(Err),
+        Err(error) => Some(Err(io::Error::other(error))),
+    });
+    ended.unwrap_or(Ok(())).context("the daemon could not be ended")?;
     match place.state() {
         State::Bare => Ok(()),
-        _ => detach(&place.mountpoint, Detach::Lazy),
+        _ => Ok(detach(&place.mountpoint, Detach::Lazy)?),
     }
 }
 

@@ -95,6 +95,16 @@ impl Channel {
         }
     }
 
+    /// Whether requests lie there that nobody has read.
+    pub(super) fn has_unread(&self) -> bool {
+        let mut fds = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];
+        // An interrupted look has seen nothing.
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+            && fds[0]
+                .revents()
+                .is_some_and(|events| events.contains(PollFlags::POLLIN))
+    }
+
     fn write(&self, packet: &Packet) -> nix::Result<()> {
         let [header, body] = packet.slices();
         let size = header.len() + body.len();

@@ -72,6 +72,11 @@ impl Packet {
         )
     }
 
+    /// The notification that has the kernel send again what is unanswered.
+    pub fn resend() -> Self {
+        Self::new(0, wire::NOTIFY_RESEND, Body::Empty)
+    }
+
     /// The request that this answers; 0 for a notification.
     pub fn unique(&self) -> Unique {
         Unique(self.header.unique)

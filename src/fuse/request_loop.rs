@@ -13,12 +13,12 @@ use super::decode::{Request, Todo, decode};
 use super::encode::Packet;
 use super::own::Own;
 use super::wire::{self, opcode};
-use crate::adapters::faults;
+use crate::adapters::{Heartbeat, faults};
 use crate::service::api::{Answer, Call, Caller, Files};
 use crate::types::{Refusal, Unique};
 
 /// Serves until the mount has ended; the error is one of reading from the kernel.
-pub(super) fn run(channel: &Channel, files: &dyn Files) -> nix::Result<()> {
+pub(super) fn run(channel: &Channel, files: &dyn Files, heartbeat: &Heartbeat) -> nix::Result<()> {
     let server = Server {
         channel,
         files,
@@ -27,12 +27,18 @@ pub(super) fn run(channel: &Channel, files: &dyn Files) -> nix::Result<()> {
     };
     let mut buffer = vec![0; wire::REQUEST_BYTES_MAX];
     while let Some(size) = channel.receive(&mut buffer)? {
-        match decode(&buffer[..size]) {
-            Some(request) => match server.handle(request) {
-                Next::Request => {}
-                Next::End => break,
-            },
-            None => tracing::error!(size, "the kernel sent less than a header"),
+        heartbeat.begin_request();
+        let next = match decode(&buffer[..size]) {
+            Some(request) => server.handle(request),
+            None => {
+                tracing::error!(size, "the kernel sent less than a header");
+                Next::Request
+            }
+        };
+        heartbeat.end_request();
+        match next {
+            Next::Request => {}
+            Next::End => break,
         }
     }
     Ok(())

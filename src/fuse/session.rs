@@ -1,57 +1,59 @@
-//! Mounting, what was negotiated, and unmounting: fuser's part of the work.
+//! Mounting, and what was negotiated: fuser's part of the work.
 //!
-//! fuser mounts (itself, or through fusermount3 for an ordinary user), answers INIT and unmounts. It never reads a
-//! request after INIT: its loop does not deliver FUSE_INTERRUPT, without which a process that waits for a lock cannot be
-//! stopped. Our loop reads from a duplicate of its descriptor.
+//! fuser mounts (itself, or through fusermount3 for an ordinary user) and answers INIT. It never reads a request after
+//! INIT: its loop does not deliver FUSE_INTERRUPT, without which a process that waits for a lock cannot be stopped. Our
+//! loop reads from a duplicate of its descriptor.
+//!
+//! A mount outlives the process that made it, as long as another one has the descriptor: [`Mounted::adopt`] goes on with
+//! it. INIT comes only once in the life of a mount, so what it agreed on goes along, as [`Terms`].
 
-use std::ffi::CString;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use fuser::{Config, Filesystem, InitFlags, KernelConfig, MountOption, Session, SessionACL, SessionUnmounter};
-use nix::mount::{MntFlags, umount2};
-use parking_lot::Mutex;
+use fuser::{Config, Filesystem, InitFlags, KernelConfig, MountOption, Session, SessionACL};
+use serde::{Deserialize, Serialize};
 
 use super::channel::Channel;
+use super::encode::Packet;
+use super::unmount::{Unmounter, connection_of};
 use super::wire;
 
 const DEVICE: &str = "/dev/fuse";
 
+/// `_IOR(229, 0, uint32_t)` of linux/fuse.h (Linux 4.2).
+const FUSE_DEV_IOC_CLONE: libc::Ioctl = nix::request_code_read!(229, 0, size_of::<u32>()) as libc::Ioctl;
+
 /// The source that /proc/self/mountinfo shows.
 const SOURCE: &str = "git-lockfs";
 
-/// A mount, until it is dropped or somebody unmounts it.
+/// A mount, and our end of its connection to the kernel. Dropping it takes nothing down: others may have that end, too.
 #[derive(Debug)]
 pub struct Mounted {
     channel: Arc<Channel>,
-    negotiated: Negotiated,
+    terms: Terms,
     unmounter: Unmounter,
-    /// Owns the kernel's end; must not outlive the rest.
-    _session: Session<Handshake>,
+}
+
+/// What is known of a mount since its making; whoever adopts it needs this beside the descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// What the kernel said at INIT.
+    pub negotiated: Negotiated,
+    /// The number of the connection: the minor device number of the mount.
+    pub connection: Option<u32>,
 }
 
 /// What the kernel can do; it says so once, at INIT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Negotiated {
     /// The kernel's FUSE protocol, major and minor.
     pub protocol: (u32, u32),
     /// Whether unanswered requests can be asked for again (Linux 6.9).
     pub has_resend: bool,
-}
-
-/// Unmounts from any thread, any number of times.
-#[derive(Clone, Debug)]
-pub struct Unmounter {
-    session: Arc<Mutex<SessionUnmounter>>,
-    channel: Arc<Channel>,
-    mountpoint: PathBuf,
-    connection: Option<u32>,
 }
 
 /// Why there is no mount, and what to do.
@@ -110,8 +112,7 @@ impl Mounted {
         device_opens()?;
         let agreed = Arc::new(OnceLock::new());
         let handshake = Handshake { agreed: agreed.clone() };
-        let mut session =
-            Session::new(handshake, &mountpoint, &config(allow_other)).map_err(|error| refused(&error))?;
+        let session = Session::new(handshake, &mountpoint, &config(allow_other)).map_err(|error| refused(&error))?;
         let failed = |detail: String| MountError::Other { detail };
         let negotiated = *agreed
             .get()
@@ -120,24 +121,57 @@ impl Mounted {
             .as_fd()
             .try_clone_to_owned()
             .map_err(|error| failed(error.to_string()))?;
+        // Dropped, the session would unmount; the mount is to outlive this process.
+        std::mem::forget(session);
+        let connection = connection_of(&mountpoint);
+        Ok(Self::adopt(device, mountpoint, Terms { negotiated, connection }))
+    }
+
+    /// Goes on with a mount that another process made, over a descriptor that came from there.
+    pub fn adopt(device: OwnedFd, mountpoint: PathBuf, terms: Terms) -> Self {
         let channel = Arc::new(Channel::new(device));
-        let unmounter = Unmounter {
-            session: Arc::new(Mutex::new(session.unmount_callable())),
-            channel: channel.clone(),
-            connection: connection_of(&mountpoint),
-            mountpoint,
-        };
-        Ok(Self {
+        let unmounter = Unmounter::new(channel.clone(), mountpoint, terms.connection);
+        Self {
             channel,
-            negotiated,
+            terms,
             unmounter,
-            _session: session,
-        })
+        }
+    }
+
+    /// The same mount over a descriptor of its own: requests that were read through it and not answered end with
+    /// ECONNABORTED when the descriptor is closed, as at the death of the process, and the mount goes on.
+    pub fn cloned(&self) -> io::Result<Self> {
+        let device = File::options().read(true).write(true).open(DEVICE)?;
+        let original = self.as_fd().as_raw_fd().unsigned_abs();
+        // SAFETY: the ioctl reads one u32, which is there.
+        if unsafe { libc::ioctl(device.as_raw_fd(), FUSE_DEV_IOC_CLONE, &raw const original) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self::adopt(
+            device.into(),
+            self.unmounter.mountpoint().to_owned(),
+            self.terms,
+        ))
     }
 
     /// What was negotiated.
     pub fn negotiated(&self) -> Negotiated {
-        self.negotiated
+        self.terms.negotiated
+    }
+
+    /// What another process needs to adopt this.
+    pub fn terms(&self) -> Terms {
+        self.terms
+    }
+
+    /// Has the kernel send every unanswered request again; only where [`Negotiated::has_resend`].
+    pub fn resend(&self) {
+        self.channel.send(Packet::resend());
+    }
+
+    /// Whether requests lie there that nobody has read.
+    pub fn has_unread(&self) -> bool {
+        self.channel.has_unread()
     }
 
     /// The way to answer calls that were parked; there before the service, which needs it.
@@ -151,67 +185,9 @@ impl Mounted {
     }
 }
 
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        if let Err(error) = self.unmounter.unmount() {
-            tracing::warn!(%error, "the mount could not be taken down");
-        }
-    }
-}
-
-/// What became of a mount that was taken down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unmounted {
-    /// The kernel has let go of it, and the loop ends.
-    Ended,
-    /// It has left the tree, but files are open there and are still served: until the last close, or the end of this
-    /// process. An ordinary user without /sys/fs/fuse has no other way to cut them off.
-    Detached,
-}
-
-impl Unmounter {
-    /// Takes the mount down, also when files are open there or calls wait: these end with ECONNABORTED, and descriptors
-    /// that stay open answer ENOTCONN. An error means that it is still in the tree.
-    pub fn unmount(&self) -> io::Result<Unmounted> {
-        let tried = self.leave_tree();
-        if !self.channel.is_connected() || self.abort().is_ok() {
-            return Ok(Unmounted::Ended);
-        }
-        if self.in_tree() {
-            tried?;
-        }
-        Ok(Unmounted::Detached)
-    }
-
-    /// Takes the mount out of the tree, unless it has left already: then what is there now is another's.
-    fn leave_tree(&self) -> io::Result<()> {
-        if !self.in_tree() {
-            return Ok(());
-        }
-        self.session.lock().unmount().or_else(|error| {
-            // Somebody is in there (EBUSY). Force ends what waits and cuts off what is open.
-            umount2(&self.mountpoint, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH).map_err(|_| error)
-        })
-    }
-
-    fn in_tree(&self) -> bool {
-        self.connection.is_none() || self.connection == connection_of(&self.mountpoint)
-    }
-
-    /// The minor device number of the mount, by which mountinfo knows it wherever it is; its major number is 0.
-    pub fn connection(&self) -> Option<u32> {
-        self.connection
-    }
-
-    /// Whether the kernel still has the mount, in the tree or kept by an open file.
-    pub fn is_connected(&self) -> bool {
-        self.channel.is_connected()
-    }
-
-    /// Cuts the connection through the kernel's own switch, which belongs to who mounted.
-    fn abort(&self) -> io::Result<()> {
-        let connection = self.connection.ok_or(io::ErrorKind::NotFound)?;
-        std::fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1")
+impl AsFd for Mounted {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
     }
 }
 
@@ -322,23 +298,6 @@ fn refused(error: &io::Error) -> MountError {
     } else {
         MountError::Other { detail }
     }
-}
-
-/// The number of the mount's connection under /sys/fs/fuse: its device number. With an empty mask and DONT_SYNC the
-/// kernel answers by itself (fuse_getattr), so this asks nothing of a mount that nobody serves yet.
-fn connection_of(mountpoint: &Path) -> Option<u32> {
-    let path = CString::new(mountpoint.as_os_str().as_bytes()).ok()?;
-    let mut found = MaybeUninit::<libc::statx>::zeroed();
-    let flags = libc::AT_STATX_DONT_SYNC | libc::AT_SYMLINK_NOFOLLOW;
-    // SAFETY: `path` ends with a NUL and `found` has room for one statx, of which every bit pattern is valid.
-    let found = unsafe {
-        match libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, 0, found.as_mut_ptr()) {
-            0 => found.assume_init(),
-            _ => return None,
-        }
-    };
-    // FUSE mounts are on anonymous devices, of major 0.
-    (found.stx_dev_major == 0).then_some(found.stx_dev_minor)
 }
 
 #[cfg(test)]

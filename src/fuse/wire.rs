@@ -18,6 +18,9 @@ pub(super) const UNIQUE_RESEND: u64 = 1 << 63;
 /// The notification that something polled has changed (FUSE_NOTIFY_POLL).
 pub(super) const NOTIFY_POLL: i32 = 1;
 
+/// The notification that asks for everything unanswered once more (FUSE_NOTIFY_RESEND, Linux 6.9).
+pub(super) const NOTIFY_RESEND: i32 = 7;
+
 /// FUSE_LK_FLOCK in `LkIn::lk_flags`.
 pub(super) const LK_FLOCK: u32 = 1;
 /// FUSE_POLL_SCHEDULE_NOTIFY in `PollIn::flags`.

@@ -231,7 +231,7 @@ impl Service {
             Fixed::Readme => help::README.as_bytes().to_vec(),
             Fixed::Acquire => help::ACQUIRE.as_bytes().to_vec(),
             Fixed::Control => help::CONTROL.as_bytes().to_vec(),
-            Fixed::LocksJson => locks_json::render(&state.engine, &state.hold_times, now),
+            Fixed::LocksJson => locks_json::render(&state.engine, &state.hold_times, (self.served_by)(), now),
             Fixed::LastError => self.last_error(state, context),
             Fixed::Root | Fixed::Locks | Fixed::Flock | Fixed::Metrics => Vec::new(),
         }

@@ -54,6 +54,7 @@ use crate::engine::{Actor, Bounds, Command, Engine, FileChange, Party};
 use crate::ports::Log;
 use crate::types::{LockName, Moment, ProcessId, Refusal, Settings, Text, Token, Unique};
 use crate::view::Now;
+use crate::view::locks_json::ServedBy;
 
 /// What the service needs from outside.
 pub struct Outside {
@@ -77,6 +78,8 @@ pub struct Outside {
     pub owner: (u32, u32),
     /// Whether other users may look and lock.
     pub others_allowed: bool,
+    /// The processes that serve the mount, now.
+    pub served_by: Box<dyn Fn() -> ServedBy + Send + Sync>,
 }
 
 /// The driver.
@@ -95,6 +98,7 @@ pub struct Service {
     mountpoint: PathBuf,
     owner: (u32, u32),
     others_allowed: bool,
+    served_by: Box<dyn Fn() -> ServedBy + Send + Sync>,
     wall: WallTime,
     backlog: Backlog,
 }
@@ -133,6 +137,7 @@ impl Service {
             mountpoint: outside.mountpoint,
             owner: outside.owner,
             others_allowed: outside.others_allowed,
+            served_by: outside.served_by,
             wall: WallTime::new(),
             backlog: Backlog::new(),
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Now, lock_text};
 use crate::engine::{Blocker, Engine, Holder, TicketState, Waiter};
@@ -13,10 +13,33 @@ use crate::types::{LockName, TicketName, Unique};
 /// The version of the schema.
 const VERSION: u32 = 1;
 
+/// The processes that serve the mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ServedBy {
+    /// Answers the requests.
+    pub worker_pid: u32,
+    /// Keeps the mount when the worker dies; 0 while there is none.
+    pub supervisor_pid: u32,
+    /// How a worker's death is made up for.
+    pub recovery: Recovery,
+}
+
+/// What becomes of the requests that a worker had read and not answered when it died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recovery {
+    /// The kernel sends them again to the next worker (Linux 6.9).
+    Resend,
+    /// They end with an error.
+    Clone,
+}
+
 #[derive(Serialize)]
 struct Document {
     version: u32,
     time: String,
+    #[serde(flatten)]
+    served_by: ServedBy,
     drained: bool,
     locks: Vec<Lock>,
     tickets: Vec<AbsentTicket>,
@@ -76,7 +99,7 @@ struct EdgeView {
 }
 
 /// The whole document.
-pub fn render(engine: &Engine, usual: &HoldTimes, now: Now) -> Vec<u8> {
+pub fn render(engine: &Engine, usual: &HoldTimes, served_by: ServedBy, now: Now) -> Vec<u8> {
     let names: Vec<LockName> = engine.locks_in_use().cloned().collect();
     let mut waiting = BTreeMap::new();
     let locks = names
@@ -86,6 +109,7 @@ pub fn render(engine: &Engine, usual: &HoldTimes, now: Now) -> Vec<u8> {
     let document = Document {
         version: VERSION,
         time: now.stamp_at(now.moment.mono),
+        served_by,
         drained: engine.is_drained(),
         locks,
         tickets: engine

@@ -2,7 +2,7 @@
 
 use crate::support::client::{Client, executable};
 use crate::support::sys::getxattr;
-use crate::support::{Mount, Said, wait_until};
+use crate::support::{Mount, Said};
 use crate::{HANDLE, TAKE, acquire, entry, holder, token_of};
 
 /// Takes and releases a lock; its token.
@@ -62,9 +62,9 @@ fn file_attribute_and_table_show_one_token() {
 /// it only ever grows, across crashes and reboots
 #[test]
 fn tokens_grow_over_a_new_mount_and_a_killed_daemon() {
-    let mut mount = Mount::new();
+    let mount = Mount::new();
     let mut last = next_token(&mount);
-    mount.daemon().kill();
+    mount.kill_daemon();
     for round in 0..6 {
         mount.lockfs(&["mount"]).ok();
         let token = next_token(&mount);
@@ -73,9 +73,7 @@ fn tokens_grow_over_a_new_mount_and_a_killed_daemon() {
         if round % 2 == 0 {
             mount.lockfs(&["umount"]).ok();
         } else {
-            let pid = mount.sh("cat .git/lockfs/daemon.lock").ok().text();
-            crate::support::sys::kill(pid.trim().parse().expect("the daemon's PID"), libc::SIGKILL).unwrap();
-            wait_until("the mount is dead", || mount.locks().symlink_metadata().is_err());
+            mount.kill_daemon();
         }
     }
 }

@@ -142,14 +142,14 @@ fn a_session_is_released_whole() {
 /// `doctor` (what this machine lacks, what is wrong with the mount, …, and the command that fixes each; `--json`)
 #[test]
 fn doctor_tells_what_is_wrong() {
-    let mut mount = Mount::new();
+    let mount = Mount::new();
     let well = mount.lockfs(&["doctor"]);
     assert_eq!(well.code(), 0, "{}", well.text());
     assert!(well.text().contains("/dev/fuse"), "{}", well.text());
     let shown = json(&mount.lockfs(&["doctor", "--json"]).ok().text());
     assert!(shown.is_object() || shown.is_array());
 
-    mount.daemon().kill();
+    mount.kill_daemon();
     let dead = mount.lockfs(&["doctor"]);
     assert_eq!(dead.code(), 1, "{}", dead.text());
     assert!(

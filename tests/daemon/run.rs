@@ -119,8 +119,8 @@ fn without_a_daemon_it_exits_69() {
     );
     assert!(!repository.repo().join("ran").exists());
 
-    let mut mount = Mount::new();
-    mount.daemon().kill();
+    let mount = Mount::new();
+    mount.kill_daemon();
     assert_eq!(
         code(&mount, &["-l", "x.lock", "--", "true"]),
         69,
@@ -221,10 +221,10 @@ fn the_command_is_terminated_when_its_lock_is_lost() {
 /// CMD is terminated when the lock is lost: so also when the daemon dies
 #[test]
 fn the_command_is_terminated_when_the_daemon_dies() {
-    let mut mount = Mount::new();
+    let mount = Mount::new();
     let mut running = mount.spawn_sh("exec $LOCKFS run -l x.lock -- bash -c 'echo in; exec sleep 100'");
     running.wait_for_line("in");
-    mount.daemon().kill();
+    mount.kill_daemon();
     let output = running.finish_within(Duration::from_secs(15));
     assert_eq!(output.status.code(), Some(75), "{}", output.error());
 }

@@ -142,16 +142,10 @@ fn a_second_mount_says_so() {
 /// a dead mount ("Transport endpoint is not connected") is cleaned and mounted anew
 #[test]
 fn a_dead_mount_is_cleaned() {
-    let mut mount = Mount::new();
-    for round in 0..3 {
+    let mount = Mount::new();
+    for _ in 0..3 {
         let (mut holding, _) = holder(&mount, "x.lock");
-        if round == 0 {
-            mount.daemon().kill();
-        } else {
-            let pid = the_daemon(&mount);
-            crate::support::sys::kill(pid, libc::SIGKILL).unwrap();
-            wait_until("it is dead", || matches!(process_state(pid), 'Z' | 'X'));
-        }
+        mount.kill_daemon();
         let ls = mount.sh("ls $L");
         assert!(
             ls.error().contains("Transport endpoint is not connected"),

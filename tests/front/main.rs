@@ -17,6 +17,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use git_lockfs::adapters::Heartbeat;
 use git_lockfs::fuse::{Mounted, serve};
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -50,7 +51,7 @@ fn daemon() {
             nix::unistd::write(replies.as_fd(), &RESEND).expect("the kernel sends again what is unanswered");
         }
     });
-    serve(&mounted, &toy).expect("the loop reads until the mount has ended");
+    serve(&mounted, &toy, &Heartbeat::new().expect("a page")).expect("the loop reads until the mount has ended");
 }
 
 struct Front {

@@ -11,6 +11,7 @@ use git_lockfs::adapters::{Confinement, Event, MemoryDisk, Processes, Tokens, Wa
 use git_lockfs::service::api::{Access, Answer, Call, Caller, Entry, Files, LockStyle, OpenMode, Replies};
 use git_lockfs::service::{Outside, Service};
 use git_lockfs::types::{HandleId, Mode, NodeId, Range, Refusal, Settings, Unique};
+use git_lockfs::view::locks_json::{Recovery, ServedBy};
 use parking_lot::{Condvar, Mutex};
 
 pub const ROOT: NodeId = NodeId(1);
@@ -131,6 +132,11 @@ impl World {
             mountpoint: dir.path().to_owned(),
             owner: (owner.uid, owner.gid),
             others_allowed,
+            served_by: Box::new(|| ServedBy {
+                worker_pid: 2,
+                supervisor_pid: 1,
+                recovery: Recovery::Resend,
+            }),
         });
         Self {
             service: Arc::new(service),

@@ -8,6 +8,7 @@ use git_lockfs::adapters::{Confinement, MemoryDisk, Processes, Tokens, Watcher};
 use git_lockfs::service::api::{Access, Answer, Call, Caller, Files, Replies};
 use git_lockfs::service::{Outside, Service};
 use git_lockfs::types::{NodeId, Settings, Unique};
+use git_lockfs::view::locks_json::{Recovery, ServedBy};
 use parking_lot::Mutex;
 
 use crate::client::{Client, Held, LOCKS, NAMES, Next, Req, Stage, mode};
@@ -86,6 +87,11 @@ fn outside(dir: &tempfile::TempDir, recorder: &Arc<Recorder>) -> Outside {
         mountpoint: dir.path().to_owned(),
         owner: (owner.uid, owner.gid),
         others_allowed: true,
+        served_by: Box::new(|| ServedBy {
+            worker_pid: 2,
+            supervisor_pid: 1,
+            recovery: Recovery::Resend,
+        }),
     }
 }
 

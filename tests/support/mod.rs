@@ -11,6 +11,7 @@
 )]
 
 pub mod client;
+mod daemon;
 pub mod dialect;
 pub mod process;
 pub mod sys;
@@ -338,12 +339,12 @@ impl Mount {
         this
     }
 
-    /// The daemon's process.
+    /// The supervisor's process, which was started in the foreground.
     pub fn daemon(&mut self) -> &mut Running {
         self.daemon.as_mut().expect("the daemon lives as long as its mount")
     }
 
-    /// The daemon's PID.
+    /// The supervisor's PID.
     pub fn daemon_pid(&self) -> u32 {
         self.daemon
             .as_ref()

@@ -8,7 +8,9 @@ use nix::unistd::{AccessFlags, access};
 
 use super::Check;
 use crate::adapters::read_settings;
-use crate::cli::daemon::{Running, log_path};
+use crate::cli::bounded::{LOOK_LIMIT, within};
+use crate::cli::client::Mount;
+use crate::cli::daemon::{Running, given_up_path, log_path};
 use crate::cli::place::{Place, State};
 
 /// How much of the end of the log is read.
@@ -26,6 +28,8 @@ pub fn checks(place: anyhow::Result<Place>) -> Vec<Check> {
         }
     };
     let mut checks = vec![writable(&place), settings(&place), mount(&place), daemon(&place)];
+    checks.extend(given_up(&place));
+    checks.extend(recovery(&place));
     checks.extend(options(&place));
     checks.extend(state_dir(&place));
     checks.extend(log(&place));
@@ -79,13 +83,43 @@ fn mount(place: &Place) -> Check {
 
 fn daemon(place: &Place) -> Check {
     match Running::find(place) {
-        Ok(Some(Running { pid: Some(pid), .. })) => Check::ok("daemon", format!("runs as {pid}")),
-        Ok(Some(_)) => Check::ok("daemon", "runs, out of sight of this process"),
+        Ok(Some(daemon)) => match (daemon.supervisor, daemon.worker) {
+            (Some(supervisor), Some(worker)) => Check::ok(
+                "daemon",
+                format!("supervisor {}, worker {}", supervisor.pid, worker.pid),
+            ),
+            (Some(process), None) | (None, Some(process)) => Check::ok("daemon", format!("runs as {}", process.pid)),
+            (None, None) => Check::ok("daemon", "runs, out of sight of this process"),
+        },
         Ok(None) if place.state() == State::Bare => Check::ok("daemon", "none, as nothing is mounted"),
         Ok(None) => Check::fail("daemon", "a mount is there and its daemon is not", "git lockfs mount"),
         // Its file is closed to others than its owner, and that is as it should be.
         Err(error) => Check::ok("daemon", format!("{error:#}")),
     }
+}
+
+/// Why the last supervisor gave up, unless a mount has answered since.
+fn given_up(place: &Place) -> Option<Check> {
+    let reason = fs::read_to_string(given_up_path(place)).ok()?;
+    let fix = format!("git lockfs mount; what led to it: less {}", log_path(place).display());
+    Some(Check::fail("supervisor", format!("gave up: {}", reason.trim()), fix))
+}
+
+/// What a worker's death would cost.
+fn recovery(place: &Place) -> Option<Check> {
+    let mount = Mount::at(place.clone()).ok()?;
+    let recovery = within(LOOK_LIMIT, move || mount.snapshot())?.ok()?.recovery?;
+    Some(match recovery.as_str() {
+        "resend" => Check::ok(
+            "recovery",
+            "resend: when a worker dies, the next one gets its unanswered requests",
+        ),
+        _ => Check::warn(
+            "recovery",
+            format!("{recovery}: when a worker dies, calls that wait for a lock end with an error"),
+            "mount on Linux 6.9 or later, without -o no_resend",
+        ),
+    })
 }
 
 fn options(place: &Place) -> Option<Check> {

@@ -1,0 +1,98 @@
+//! Whether a worker that has not died still works, judged from looks at its heartbeat.
+
+use std::time::Duration;
+
+use crate::adapters::heartbeat::Beat;
+
+/// The time between two looks.
+pub const TICK: Duration = Duration::from_millis(500);
+/// After so many looks in a row at which nothing moved though something should, the worker hangs: 2.5 s after it stopped
+/// at the latest. Looks are counted, not time: while this process itself is stopped, none is taken.
+const STILL_TICKS: u32 = 4;
+
+/// One look.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// What the worker shows.
+    pub beat: Beat,
+    /// Whether requests wait to be read.
+    pub has_unread: bool,
+    /// The number of the question that was asked after the last look.
+    pub asked: u64,
+}
+
+/// What the last looks have shown.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    requests: u64,
+    loop_still: u32,
+    watcher_still: u32,
+}
+
+impl Pulse {
+    /// Takes in a look; what hangs, if it has gone on for too long.
+    pub fn take(&mut self, look: Look) -> Option<&'static str> {
+        let within_request = look.beat.requests % 2 == 1;
+        let still = look.beat.requests == self.requests && (look.has_unread || within_request);
+        self.requests = look.beat.requests;
+        self.loop_still = if still { self.loop_still + 1 } else { 0 };
+        let unanswered = look.beat.answered < look.asked;
+        self.watcher_still = if unanswered { self.watcher_still + 1 } else { 0 };
+        if self.loop_still >= STILL_TICKS {
+            return Some("it handles no requests any more");
+        }
+        (self.watcher_still >= STILL_TICKS).then_some("its watcher does not answer any more")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(requests: u64, has_unread: bool, answered: u64, asked: u64) -> Look {
+        Look {
+            beat: Beat { requests, answered },
+            has_unread,
+            asked,
+        }
+    }
+
+    #[test]
+    fn a_loop_that_leaves_requests_unread_hangs() {
+        let mut pulse = Pulse::default();
+        assert_eq!(pulse.take(look(8, true, 0, 0)), None, "it has just moved");
+        for _ in 1..STILL_TICKS {
+            assert_eq!(pulse.take(look(8, true, 0, 0)), None);
+        }
+        assert!(pulse.take(look(8, true, 0, 0)).is_some());
+    }
+
+    #[test]
+    fn a_loop_that_stays_within_a_request_hangs_and_an_idle_one_does_not() {
+        let mut busy = Pulse::default();
+        let mut idle = Pulse::default();
+        let hangs = (0..=STILL_TICKS)
+            .filter(|_| busy.take(look(7, false, 0, 0)).is_some())
+            .count();
+        assert_eq!(hangs, 1);
+        assert!((0..100).all(|_| idle.take(look(8, false, 0, 0)).is_none()));
+    }
+
+    #[test]
+    fn one_that_moves_between_looks_works_however_much_is_unread() {
+        let mut pulse = Pulse::default();
+        assert!((1..100).all(|requests| pulse.take(look(requests, true, 0, 0)).is_none()));
+    }
+
+    #[test]
+    fn a_watcher_that_answers_late_works_and_a_mute_one_hangs() {
+        let mut pulse = Pulse::default();
+        for tick in 1..100 {
+            let answered = tick - u64::from(tick % u64::from(STILL_TICKS) != 0);
+            assert_eq!(pulse.take(look(0, false, answered, tick)), None);
+        }
+        let mut mute = Pulse::default();
+        let hangs = (1..=u64::from(STILL_TICKS)).filter(|&asked| mute.take(look(0, false, 0, asked)).is_some());
+        assert_eq!(hangs.count(), 1);
+    }
+}

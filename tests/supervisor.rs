@@ -1,0 +1,35 @@
+//! The daemon as two processes: one keeps the mount, one serves it, and each replaces the other.
+
+#[path = "support/mod.rs"]
+mod support;
+
+#[path = "supervisor/ending.rs"]
+mod ending;
+#[path = "supervisor/supervising.rs"]
+mod supervising;
+
+use support::{Client, Repository, Said};
+
+/// What the shell's `>` opens with.
+const TAKE: i32 = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC;
+
+/// A client that holds a lock by an open; the descriptor with it.
+fn holder(repository: &Repository, name: &str) -> (Client, i32) {
+    let mut client = repository.client();
+    let fd = client
+        .open(repository.lock(name), TAKE)
+        .expect("a free lock is granted");
+    (client, fd)
+}
+
+/// A daemonised mount of a repository of its own.
+fn daemonised() -> Repository {
+    let repository = Repository::new();
+    repository.lockfs(&["mount"]).ok();
+    repository
+}
+
+/// Kills a process of a daemon; its PID was just read from a file that has it only while it runs.
+fn kill(pid: u32) {
+    support::sys::kill(pid, libc::SIGKILL).expect("ours to kill");
+}
