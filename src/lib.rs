@@ -61,6 +61,13 @@
 //!   processes must be able to wait in `acquire` at once.
 //! * **One reader.** RELEASE is asynchronous but reaches the queue before the same process's next request; a single
 //!   reader keeps that order, so a try right after a close succeeds.
+//! * **Two processes.** The supervisor mounts and keeps the kernel's device; the worker inherits it and does everything
+//!   else. While no worker runs the kernel keeps the connection, the open files and the calls. The next worker replays
+//!   the journal, to which each decision was written before anybody was told, and has the kernel send again what was
+//!   not answered (FUSE_NOTIFY_RESEND, Linux 6.9). Before that it reads through a clone of the device, so that calls
+//!   whose worker died end with an error instead of never.
+//! * **A worker that hangs is found by its heartbeat**, a page of memory in which its loop counts: one that stands still
+//!   while requests lie unread, or within one, or whose watcher answers no question, is ended and replaced.
 //! * **Processes are pinned by pidfd** while their request is still unanswered, so that a reused PID is never
 //!   mistaken for its former owner.
 

@@ -3,12 +3,14 @@
 #[path = "support/mod.rs"]
 mod support;
 
-#[path = "supervisor/ending.rs"]
-mod ending;
+#[path = "supervisor/restarting.rs"]
+mod restarting;
 #[path = "supervisor/supervising.rs"]
 mod supervising;
+#[path = "supervisor/worker.rs"]
+mod worker;
 
-use support::{Client, Repository, Said};
+use support::{Client, Repository, Said, wait_until};
 
 /// What the shell's `>` opens with.
 const TAKE: i32 = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC;
@@ -32,4 +34,20 @@ fn daemonised() -> Repository {
 /// Kills a process of a daemon; its PID was just read from a file that has it only while it runs.
 fn kill(pid: u32) {
     support::sys::kill(pid, libc::SIGKILL).expect("ours to kill");
+}
+
+/// Returns once a worker other than that one serves.
+#[track_caller]
+fn another_worker(repository: &Repository, old: u32) {
+    wait_until("another worker serves", || {
+        repository.worker().is_some_and(|worker| worker != old)
+    });
+}
+
+/// What `doctor` says; it must end with that exit code.
+#[track_caller]
+fn doctor(repository: &Repository, code: i32) -> String {
+    let output = repository.lockfs(&["doctor"]);
+    assert_eq!(output.code(), code, "{}", output.text());
+    output.text()
 }

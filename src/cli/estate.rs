@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -49,6 +49,13 @@ pub enum Role {
         /// The worker that goes on.
         worker: u32,
     },
+    /// Looks whether it could go on from the journal, changes nothing, and ends.
+    Examiner {
+        /// Git's common directory.
+        common: RawFd,
+        /// The pipe of who asks.
+        notice: RawFd,
+    },
     /// A worker.
     Worker {
         /// What it finds.
@@ -58,6 +65,15 @@ pub enum Role {
         /// Who that is.
         supervisor: u32,
     },
+}
+
+/// Which program is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// That which runs here. One that has replaced it on disk is taken on request only.
+    Same,
+    /// That which lies where this one was started from.
+    Latest,
 }
 
 /// The part of a [`Role`] that stands for an [`Estate`].
@@ -90,6 +106,7 @@ impl Role {
         match self {
             Self::Founder { common, lock, notice } => vec![*common, *lock, *notice],
             Self::Heir { bequest, .. } => of(bequest),
+            Self::Examiner { common, notice } => vec![*common, *notice],
             Self::Worker { bequest, notice, .. } => [of(bequest), vec![*notice]].concat(),
         }
     }
@@ -115,13 +132,28 @@ impl Launcher {
         Ok(Self { program, options })
     }
 
-    /// The same program that runs here, in that role.
-    pub fn command(&self, role: &Role) -> Result<Command> {
-        // A program that was replaced meanwhile is taken on request only; until then the old one goes on.
+    /// The program in that role, as a process of its own.
+    pub fn command(&self, role: &Role, program: Program) -> Result<Command> {
+        let mut command = self.bare_command(role, program)?;
+        // SAFETY: `detach_from_starter` only makes system calls that are safe between fork and exec.
+        unsafe { command.pre_exec(detach_from_starter) };
+        self.keep(&mut command, role);
+        Ok(command)
+    }
+
+    /// The program in that role, to take the place of this process.
+    pub fn successor(&self, role: &Role, program: Program) -> Result<Command> {
+        let mut command = self.bare_command(role, program)?;
+        self.keep(&mut command, role);
+        Ok(command)
+    }
+
+    fn bare_command(&self, role: &Role, program: Program) -> Result<Command> {
         let identity = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
         let this = identity(Path::new(SELF_EXE));
         let unchanged = this.is_some() && identity(&self.program) == this;
-        let mut command = Command::new(if unchanged { &self.program } else { Path::new(SELF_EXE) });
+        let latest = unchanged || program == Program::Latest;
+        let mut command = Command::new(if latest { &self.program } else { Path::new(SELF_EXE) });
         command
             .arg0(&self.program)
             .args(["mount", "--foreground"])
@@ -133,10 +165,14 @@ impl Launcher {
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let kept = role.descriptors();
-        // SAFETY: `detach_from_starter` only makes system calls that are safe between fork and exec.
-        unsafe { command.pre_exec(move || detach_from_starter(&kept)) };
         Ok(command)
+    }
+
+    /// Leaves open what the role names, and nothing else.
+    fn keep(&self, command: &mut Command, role: &Role) {
+        let kept = role.descriptors();
+        // SAFETY: `keep_only` only makes system calls that are safe between fork and exec.
+        unsafe { command.pre_exec(move || keep_only(&kept)) };
     }
 }
 
@@ -196,25 +232,40 @@ impl Estate {
         Ok(place_of(&self.common)?)
     }
 
-    /// Starts the next worker; it tells through `notice` when it serves.
-    pub fn start_worker(&self, notice: &OwnedFd) -> Result<Child> {
-        self.start(&Role::Worker {
+    /// The next worker, which tells through `notice` when it serves.
+    pub fn worker(&self, notice: &OwnedFd, program: Program) -> Result<Command> {
+        let role = Role::Worker {
             bequest: self.bequest(),
             notice: notice.as_raw_fd(),
             supervisor: std::process::id(),
-        })
+        };
+        self.launcher.command(&role, program)
     }
 
-    /// Starts a supervisor over this process, a worker.
-    pub fn start_supervisor(&self) -> Result<Child> {
-        self.start(&Role::Heir {
+    /// A supervisor over this process, a worker.
+    pub fn supervisor(&self) -> Result<Command> {
+        self.launcher.command(&self.heir_of(std::process::id()), Program::Same)
+    }
+
+    /// What takes the place of this process, a supervisor, over the same worker.
+    pub fn successor(&self, worker: u32) -> Result<Command> {
+        self.launcher.successor(&self.heir_of(worker), Program::Latest)
+    }
+
+    /// The program that would be started at a restart, to look whether it can go on from the journal.
+    pub fn examiner(&self, notice: &OwnedFd) -> Result<Command> {
+        let role = Role::Examiner {
+            common: self.common.as_raw_fd(),
+            notice: notice.as_raw_fd(),
+        };
+        self.launcher.command(&role, Program::Latest)
+    }
+
+    fn heir_of(&self, worker: u32) -> Role {
+        Role::Heir {
             bequest: self.bequest(),
-            worker: std::process::id(),
-        })
-    }
-
-    fn start(&self, role: &Role) -> Result<Child> {
-        Ok(self.launcher.command(role)?.spawn()?)
+            worker,
+        }
     }
 
     fn bequest(&self) -> Bequest {
@@ -241,13 +292,19 @@ pub fn place_of(common: &OwnedFd) -> io::Result<Place> {
     Ok(Place::of(path))
 }
 
-/// Runs between fork and exec: a session of its own, no signals blocked, and of the starter's descriptors only `kept`.
-fn detach_from_starter(kept: &[RawFd]) -> io::Result<()> {
+/// Runs between fork and exec: a session of its own.
+fn detach_from_starter() -> io::Result<()> {
+    // SAFETY: a plain system call.
+    match unsafe { libc::setsid() } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Runs between fork and exec: no signals blocked, and of the descriptors that are open only `kept`.
+fn keep_only(kept: &[RawFd]) -> io::Result<()> {
     // SAFETY: plain system calls on numbers and on values of this frame; none allocates or locks.
     unsafe {
-        if libc::setsid() == -1 {
-            return Err(io::Error::last_os_error());
-        }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());

@@ -26,6 +26,7 @@ mod progress;
 mod release;
 mod report;
 mod request;
+mod restart;
 mod roff;
 mod run;
 mod status;
@@ -58,6 +59,7 @@ pub struct Cli {
 enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
+    Restart(restart::Args),
     Status(status::Args),
     Path(path::Args),
     Run(run::Args),
@@ -91,6 +93,7 @@ impl Command {
         match self {
             Self::Mount(args) => mount::run(args),
             Self::Umount(args) => umount::run(args),
+            Self::Restart(args) => restart::run(args),
             Self::Status(args) => status::run(args),
             Self::Path(args) => path::run(args),
             Self::Run(args) => run::run(args),

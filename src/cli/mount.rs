@@ -20,7 +20,7 @@ use super::bounded::until;
 use super::client::no_daemon;
 use super::config::MountConfig;
 use super::daemon::{DaemonLock, Running, inherited, log_path};
-use super::estate::{Estate, Launcher, Role, Standing, open_common_dir, place_of};
+use super::estate::{Estate, Launcher, Program, Role, Standing, open_common_dir, place_of};
 use super::failure::failure;
 use super::mountpoint::Mountpoint;
 use super::notice::Notice;
@@ -163,7 +163,7 @@ fn start(args: &Args, place: &Place, lock: &DaemonLock) -> Result<ExitCode> {
         notice: theirs.as_raw_fd(),
     };
     let mut child = launcher
-        .command(&role)?
+        .command(&role, Program::Same)?
         .stderr(open_log(place)?)
         .spawn()
         .context("the daemon could not be started")?;
@@ -267,6 +267,17 @@ fn play(args: &Args, role: Role) -> Result<ExitCode> {
             }
         }
         Role::Heir { bequest, worker } => Supervisor::new(Estate::inherit(bequest, launcher)?, None)?.run(Some(worker)),
+        Role::Examiner { common, notice } => {
+            let notice = File::from(inherited(notice)?);
+            let examined = place_of(&inherited(common)?)
+                .map_err(Into::into)
+                .and_then(|place| worker::examine(&place));
+            match &examined {
+                Ok(()) => Notice::Ready.send(&notice),
+                Err(error) => Notice::of(error).send(&notice),
+            }
+            examined.map(|()| ExitCode::SUCCESS)
+        }
         Role::Worker {
             bequest,
             notice,

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 /// A process, alive or not, as long as nobody has waited for it.
 #[derive(Debug)]
@@ -45,6 +46,13 @@ impl Process {
         }
     }
 
+    /// Whether this process is its parent.
+    pub fn is_child(&self) -> bool {
+        // ECHILD for a stranger; looking leaves a zombie what it is.
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        waitid(Id::PIDFd(self.as_fd()), flags).is_ok()
+    }
+
     /// Waits for its end, at most that long; whether it has ended.
     pub fn has_ended_within(&self, limit: Duration) -> bool {
         let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
@@ -78,6 +86,9 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().expect("sleep");
         let process = Process::open(child.id()).expect("it runs");
         assert!(!process.has_ended_within(Duration::ZERO));
+        assert!(process.is_child());
+        let ourselves = Process::open(std::process::id()).expect("we run");
+        assert!(!ourselves.is_child());
         process.signal(libc::SIGKILL).expect("ours to kill");
         assert!(process.has_ended_within(Duration::from_secs(10)));
         child.wait().expect("our child");

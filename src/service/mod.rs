@@ -44,7 +44,7 @@ use inspector::{Backlog, LateCall, Strangers};
 pub use record::ReplayError;
 use record::Role;
 use refusals::{Refused, about_lock};
-pub use replay::known_locks;
+pub use replay::{check_replay, known_locks};
 use restore::Again;
 use state::State;
 use unit::Writer;

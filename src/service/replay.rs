@@ -268,6 +268,11 @@ fn nodes_of(kind: &HandleKind) -> Vec<Node> {
     }
 }
 
+/// Whether a service could go on from this.
+pub fn check_replay(replay: &Replay) -> Result<(), ReplayError> {
+    Past::read(replay).map(drop)
+}
+
 /// The locks that a journal knows of, one line each, for the log when it cannot be gone on from: what can be read of it
 /// counts, up to the first record that makes no sense.
 pub fn known_locks(replay: &Replay) -> Vec<String> {

@@ -114,6 +114,49 @@ $LOCKFS mount >/dev/null && : > $L/x.lock && $LOCKFS umount && echo fine"#;
     assert_eq!(output.text().lines().last(), Some("fine"), "{}", output.error());
 }
 
+/// a supervisor keeps /dev/fuse (which fusermount3 opened), the worker inherits it
+#[test]
+fn the_daemon_of_an_ordinary_user_survives_its_processes() {
+    let ordinary = Ordinary::new();
+    let script = r#"
+pids=.git/lockfs/daemon.lock
+until_changed() { for i in $(seq 500); do test "$(sed -n $1p $pids)" != "$2" && return; sleep 0.01; done; echo "line $1 stays"; }
+$LOCKFS mount >/dev/null || exit
+exec 9> $L/x.lock
+for line in 2 1 2 1; do
+    old=$(sed -n ${line}p $pids)
+    kill -9 $old
+    until_changed $line $old
+    test -e $L/x.lock || echo lost
+done
+$LOCKFS restart && test -e $L/x.lock && echo restarted
+$LOCKFS umount 2>/dev/null; test $? = 75 && echo refused
+exec 9>&-
+while test -e $L/x.lock; do :; done
+$LOCKFS umount && echo unmounted"#;
+    let output = ordinary.sh(script);
+    assert_eq!(output.text(), "restarted\nrefused\nunmounted", "{}", output.error());
+    assert!(!ordinary.repository.is_mounted());
+}
+
+/// Nobody waits for a mount that was given up, also where an ordinary user has no switch to cut it off.
+#[test]
+fn the_mount_of_an_ordinary_user_can_be_given_up() {
+    let ordinary = Ordinary::new();
+    let script = r#"
+$LOCKFS mount >/dev/null || exit
+exec 9> $L/x.lock
+(exec 9>&-; : > $L/x.lock) 2>/dev/null & waiter=$!
+until grep -q waiters=1 $L/x.lock; do :; done
+while grep -qF " $M " /proc/self/mountinfo; do kill -9 $(sed -n 2p .git/lockfs/daemon.lock) 2>/dev/null; sleep 0.01; done
+wait $waiter || echo answered
+$LOCKFS doctor | grep -o 'gave up'
+exec 9>&-
+$LOCKFS mount >/dev/null && $LOCKFS umount && echo fine"#;
+    let output = ordinary.sh(script);
+    assert_eq!(output.text(), "answered\ngave up\nfine", "{}", output.error());
+}
+
 /// Exactly one daemon a repository, whoever starts it
 #[test]
 fn simultaneous_starts_of_an_ordinary_user_give_one_mount() {

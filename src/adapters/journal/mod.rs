@@ -77,6 +77,14 @@ pub enum JournalError {
         /// What precedes the damage: good to tell people what was known, not to go on from.
         legible: Option<Box<Replay>>,
     },
+    /// It was damaged by something other than a crash, and was left as it is.
+    #[error("{} is damaged at byte {offset}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where the damage begins.
+        offset: u64,
+    },
     /// A file could not be read or written.
     #[error("{} cannot be read or written", path.display())]
     File {
@@ -111,6 +119,31 @@ impl Journal {
     /// One from before the machine started must be compacted before it takes records.
     pub fn open(directory: &Path) -> Result<Option<(Self, Replay)>, JournalError> {
         Self::open_on(directory, this_boot()?)
+    }
+
+    /// What the journal that is there says, for a program that might go on from it later. Changes nothing, and may be
+    /// asked while another program writes it. `None`: there is none.
+    pub fn examine(directory: &Path) -> Result<Option<Replay>, JournalError> {
+        let path = directory.join(JOURNAL);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(JournalError::File { path, source }),
+        };
+        match read(&bytes, this_boot()?) {
+            Err(Fault::Newer { found }) => Err(JournalError::Newer {
+                path,
+                found,
+                known: VERSION,
+            }),
+            Err(Fault::Damaged { offset, .. }) => Err(JournalError::Damaged { path, offset }),
+            Ok((_, replay)) => Ok(Some(replay)),
+        }
+    }
+
+    /// Gives the journal that is there another name, under which it is kept for people to look at.
+    pub fn set_aside(directory: &Path) -> io::Result<PathBuf> {
+        set_aside(&directory.join(JOURNAL))
     }
 
     fn open_on(directory: &Path, boot: BootId) -> Result<Option<(Self, Replay)>, JournalError> {

@@ -7,44 +7,44 @@
 
 mod deaths;
 mod pulse;
+mod renewal;
+mod supervised;
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, ExitCode};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use self::deaths::Deaths;
-use self::pulse::{Look, Pulse, TICK};
+use self::pulse::TICK;
+pub use self::renewal::knock;
+use self::renewal::{Door, become_latest};
+use self::supervised::Supervised;
+use super::EXIT_NOT_HAD;
 use super::daemon::given_up_path;
-use super::estate::Estate;
+use super::estate::{Estate, Program};
+use super::failure::failure;
 use super::notice::Notice;
 use super::process::Process;
-use super::worker::{EXIT_HOPELESS, PING};
+use super::worker::EXIT_HOPELESS;
 use crate::adapters::Phase;
-use crate::fuse::Unmounter;
-
-/// Whether a worker that dies is replaced.
-const RESTARTS: bool = false;
-/// How long a worker may take until it serves.
-const START_LIMIT: Duration = Duration::from_secs(20);
-/// How long a worker may take to end once it has begun to.
-const END_LIMIT: Duration = Duration::from_secs(10);
-/// How long a killed worker may take to be gone.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A supervisor at work.
 #[derive(Debug)]
 pub struct Supervisor {
     estate: Estate,
     signals: SignalFd,
+    /// `None` when it could not be opened: then nobody can ask for a restart.
+    door: Option<Door>,
     deaths: Deaths,
-    /// Who waits for the mount to answer.
-    starter: Option<File>,
+    /// Those who want to know when a worker is ready: the starter, and who asked for a restart.
+    waiting: Vec<File>,
 }
 
 /// How a worker has ended.
@@ -54,276 +54,240 @@ enum End {
     Orderly,
     /// It refused to start, and another one would, too.
     Hopeless { code: u8, sentence: String },
-    /// It died so long after it was ready; in words, and when it was never ready, `None`.
+    /// It died so long after it was ready (`None`: it never was), in these words.
     Died { lived: Option<Duration>, how: String },
+    /// It was ended for another one of the program that lies at its place.
+    Renewed,
 }
 
 impl Supervisor {
-    /// To be made before any thread exists.
+    /// To be made before any thread exists. `starter` waits for the mount to answer.
     pub fn new(estate: Estate, starter: Option<File>) -> Result<Self> {
         let watched: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
         watched.thread_block()?;
         let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let door = Door::open(&estate.place()?)
+            .inspect_err(|error| tracing::warn!("nobody can ask for a restart: {error}"))
+            .ok();
         Ok(Self {
             estate,
             signals,
+            door,
             deaths: Deaths::default(),
-            starter,
+            waiting: starter.into_iter().collect(),
         })
     }
 
     /// Keeps the mount until it ends. `adopted` is the PID of a worker that serves already.
     pub fn run(mut self, adopted: Option<u32>) -> Result<ExitCode> {
-        let mut worker = match adopted {
-            Some(pid) => Ok(Worker::adopted(pid)),
-            None => self.start_worker(),
+        let mut end = match adopted.map(Supervised::adopted) {
+            None => self.start_and_attend(Program::Same),
+            Some(Some(worker)) => self.attend(worker)?,
+            Some(None) => self.end_by_death(None, "died".to_owned()),
         };
         loop {
-            let end = match worker {
-                Ok(worker) => self.attend(worker)?,
-                Err(error) => End::Died {
-                    lived: None,
-                    how: format!("could not be started: {error:#}"),
-                },
-            };
-            match end {
+            let program = match end {
                 End::Orderly => return Ok(ExitCode::SUCCESS),
                 End::Hopeless { code, sentence } if self.estate.standing.life == 1 => {
-                    return Ok(self.refuse(Notice::Failed { code, sentence }, code));
+                    self.take_down();
+                    self.tell(&Notice::Failed { code, sentence });
+                    return Ok(ExitCode::from(code));
                 }
-                End::Hopeless { code, sentence } => return self.give_up(code, &sentence),
+                End::Hopeless { code, sentence } => return self.give_up(code, sentence),
                 End::Died { lived, how } => match self.deaths.count(lived) {
-                    Some(pause) if RESTARTS => {
+                    Some(pause) => {
                         tracing::warn!(pause_ms = pause.as_millis(), "the worker {how}; another one takes over");
                         std::thread::sleep(pause);
+                        Program::Same
                     }
-                    Some(_) => return self.give_up(1, &format!("the worker {how}")),
                     None => {
-                        return self.give_up(
-                            1,
-                            &format!("one worker after the other died at once; the last one {how}"),
-                        );
+                        let reason = format!("one worker after the other died at once; the last one {how}");
+                        return self.give_up(1, reason);
                     }
                 },
-            }
-            worker = self.start_worker();
+                End::Renewed => Program::Latest,
+            };
+            end = self.start_and_attend(program);
         }
     }
 
-    fn start_worker(&mut self) -> Result<Worker> {
+    /// One life: starts a worker and looks after it until it has ended.
+    fn start_and_attend(&mut self, program: Program) -> End {
+        let attended = self
+            .start_worker(program)
+            .context("could not be started")
+            .and_then(|worker| self.attend(worker));
+        attended.unwrap_or_else(|error| self.end_by_death(None, format!("{error:#}")))
+    }
+
+    fn start_worker(&mut self, program: Program) -> Result<Supervised> {
         self.estate.standing.life += 1;
         self.estate.heartbeat.reset();
-        let (notice, theirs) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let child = self.estate.start_worker(&theirs)?;
-        self.estate.lock.declare(std::process::id(), Some(child.id()))?;
-        Ok(Worker::started(Some(child), Some(notice)))
+        let (notice, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let child = self.estate.worker(&theirs, program)?.spawn()?;
+        // It has not been waited for, so the PID is its own.
+        let process = Process::open(child.id()).context("no pidfd")?;
+        Ok(Supervised::started(process, notice))
     }
 
     /// Looks after a worker until it has ended.
-    fn attend(&mut self, mut worker: Worker) -> Result<End> {
-        if worker.child.is_none() {
-            self.estate
-                .lock
-                .declare(std::process::id(), worker.process.as_ref().map(|process| process.pid))?;
-        }
-        let mut pulse = Pulse::default();
+    fn attend(&mut self, mut worker: Supervised) -> Result<End> {
+        self.estate.lock.declare(std::process::id(), Some(worker.process.pid))?;
         let mut next_look = Instant::now() + TICK;
-        let Some(process) = worker.process.take() else {
-            return Ok(self.end_of(worker, None));
-        };
         loop {
-            let (has_ended, has_told) = self.wait(&process, worker.notice.as_ref(), next_look)?;
+            let happened = self.wait(&worker, next_look)?;
             while let Some(signal) = self.signals.read_signal()? {
-                pass_on(&process, signal.ssi_signo);
+                pass_on(&worker.process, signal.ssi_signo);
             }
             // What it told before it ended counts.
-            let told = if has_told { worker.read_notice() } else { None };
+            let told = if happened.told { worker.read_notice() } else { None };
             match told {
-                Some(Notice::Ready) => self.worker_is_ready(&mut worker),
+                Some(Notice::Ready) => self.worker_is_ready(&worker),
                 Some(Notice::Failed { code, sentence }) => {
-                    process.has_ended_within(KILL_LIMIT);
-                    return Ok(self.end_of(worker, Some((code, sentence))));
+                    worker.await_end();
+                    return Ok(self.end_by_refusal(code, sentence, &worker));
                 }
                 None => {}
             }
-            if has_ended {
-                return Ok(self.end_of(worker, None));
+            if happened.ended {
+                return Ok(self.end_by_death(worker.lived(), worker.how_it_ended()));
+            }
+            if happened.knocked && self.lets_in(&worker) {
+                worker.kill("a restart was asked for");
+                worker.how_it_ended();
+                return Ok(End::Renewed);
             }
             if Instant::now() >= next_look {
                 next_look = Instant::now() + TICK;
-                if let Some(reason) = self.look(&process, &mut worker, &mut pulse) {
-                    tracing::error!(pid = process.pid, "the worker is ended: {reason}");
-                    process.signal(libc::SIGKILL)?;
-                    worker.killed = Some(reason);
-                    if !process.has_ended_within(KILL_LIMIT) {
-                        tracing::error!(pid = process.pid, "the worker cannot be ended");
-                    }
+                if let Some(reason) = worker.look(&self.estate.heartbeat, &self.estate.mounted) {
+                    tracing::error!(pid = worker.process.pid, "the worker is ended: {reason}");
+                    worker.kill(reason);
                 }
             }
         }
     }
 
-    /// Sleeps until the worker ends or tells something, a signal comes, or it is time to look.
-    fn wait(&self, process: &Process, notice: Option<&File>, until: Instant) -> Result<(bool, bool)> {
+    /// Sleeps until something happens, or it is time to look.
+    fn wait(&self, worker: &Supervised, until: Instant) -> Result<Happened> {
         let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let watched = [
+            Some(worker.process.as_fd()),
+            Some(self.signals.as_fd()),
+            worker.notice.as_ref().map(AsFd::as_fd),
+            self.door.as_ref().map(AsFd::as_fd),
+        ];
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut fds = vec![readable(process.as_fd()), readable(self.signals.as_fd())];
-        fds.extend(notice.map(|notice| readable(notice.as_fd())));
+        let mut fds: Vec<PollFd<'_>> = watched.iter().flatten().copied().map(readable).collect();
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let happened = |index: usize| fds.get(index).and_then(PollFd::any).unwrap_or(false);
-        Ok((happened(0), happened(2)))
+        let mut fds = fds.iter();
+        let mut happened = watched
+            .iter()
+            .map(|watched| watched.is_some() && fds.next().and_then(PollFd::any).unwrap_or(false));
+        let (ended, _, told, knocked) = (happened.next(), happened.next(), happened.next(), happened.next());
+        let is = |happened: Option<bool>| happened.unwrap_or(false);
+        Ok(Happened {
+            ended: is(ended),
+            told: is(told),
+            knocked: is(knocked),
+        })
     }
 
-    /// Why the worker should be ended, if it should.
-    fn look(&self, process: &Process, worker: &mut Worker, pulse: &mut Pulse) -> Option<&'static str> {
-        let heartbeat = &self.estate.heartbeat;
-        match heartbeat.phase() {
-            Phase::Starting => (worker.started.elapsed() > START_LIMIT).then_some("it does not begin to serve"),
-            Phase::Ending => {
-                let since = *worker.ending.get_or_insert_with(Instant::now);
-                (since.elapsed() > END_LIMIT).then_some("it does not end")
-            }
-            Phase::Serving => {
-                let beat = heartbeat.beat();
-                let has_unread = self.estate.mounted.has_unread();
-                // Asked at the last look: it had the time between the two to answer.
-                let asked = std::mem::replace(&mut worker.asked, heartbeat.ask());
-                // It is there, or its end is seen at once.
-                let _ = process.signal(PING);
-                pulse.take(Look {
-                    beat,
-                    has_unread,
-                    asked,
-                })
-            }
-        }
-    }
-
-    fn worker_is_ready(&mut self, worker: &mut Worker) {
-        worker.ready = Some(Instant::now());
-        if let Some(starter) = self.starter.take() {
-            Notice::Ready.send(&starter);
-        }
+    fn worker_is_ready(&mut self, worker: &Supervised) {
+        let was_asked = self.estate.standing.life > 1 && !self.waiting.is_empty();
+        self.tell(&Notice::Ready);
         if let Ok(place) = self.estate.place() {
             // What made an earlier supervisor give up is over.
             let _ = std::fs::remove_file(given_up_path(&place));
         }
+        if was_asked {
+            let Err(error) = become_latest(&self.estate, worker.process.pid);
+            tracing::error!("the supervisor goes on as it was: {error:#}");
+        }
     }
 
-    /// What the end of a worker means; `refusal` is what it told instead of serving.
-    fn end_of(&self, mut worker: Worker, refusal: Option<(u8, String)>) -> End {
-        let status = worker.child.as_mut().and_then(|child| child.wait().ok());
-        let phase = self.estate.heartbeat.phase();
-        if phase == Phase::Ending || !self.unmounter().is_connected() {
+    /// Somebody asks for a restart: whether it is to be. Who is refused is told why.
+    fn lets_in(&mut self, worker: &Supervised) -> bool {
+        let Some(visitor) = self.door.as_ref().and_then(Door::next) else {
+            return false;
+        };
+        let possible = if worker.is_ready() {
+            renewal::check(&self.estate)
+        } else {
+            Err(failure(EXIT_NOT_HAD, "a worker is just being started: try again"))
+        };
+        match possible {
+            Ok(()) => {
+                tracing::info!(program = %self.estate.launcher.program.display(), "the worker is replaced, as asked");
+                self.waiting.push(visitor);
+                true
+            }
+            Err(error) => {
+                tracing::warn!("no restart: {error:#}");
+                Notice::of(&error).send(&visitor);
+                false
+            }
+        }
+    }
+
+    /// What it means that a worker has ended.
+    fn end_by_death(&mut self, lived: Option<Duration>, how: String) -> End {
+        if self.estate.heartbeat.phase() == Phase::Ending || !self.estate.mounted.unmounter().is_connected() {
             return End::Orderly;
         }
-        if let Some((code, sentence)) = refusal {
-            // Nobody has got anything from a mount that never answered.
-            if self.estate.standing.life == 1 || code == EXIT_HOPELESS {
-                return End::Hopeless { code, sentence };
-            }
-            let how = format!("did not start: {sentence}");
-            return End::Died { lived: None, how };
-        }
-        let how = match (worker.killed, status) {
-            (Some(reason), _) => format!("was ended because {reason}"),
-            (None, Some(status)) => format!("died ({status})"),
-            (None, None) => "died".to_owned(),
-        };
-        let lived = worker.ready.map(|ready| ready.elapsed());
         End::Died { lived, how }
     }
 
-    fn unmounter(&self) -> Unmounter {
-        self.estate.mounted.unmounter()
+    /// What it means that a worker told why it does not serve.
+    fn end_by_refusal(&mut self, code: u8, sentence: String, worker: &Supervised) -> End {
+        worker.how_it_ended();
+        // Nobody has got anything from a mount that never answered.
+        if self.estate.standing.life == 1 || code == EXIT_HOPELESS {
+            return End::Hopeless { code, sentence };
+        }
+        self.tell(&Notice::Failed {
+            code,
+            sentence: sentence.clone(),
+        });
+        self.end_by_death(None, format!("did not start: {sentence}"))
+    }
+
+    /// Tells those who wait.
+    fn tell(&mut self, notice: &Notice) {
+        for waiting in self.waiting.drain(..) {
+            notice.send(&waiting);
+        }
     }
 
     /// Cuts the connection, so that nobody waits for a worker that does not come, and takes the mount down.
-    fn give_up(&mut self, code: u8, reason: &str) -> Result<ExitCode> {
+    fn give_up(&mut self, code: u8, reason: String) -> Result<ExitCode> {
         tracing::error!("the mount is given up: {reason}");
         self.take_down();
-        if let Some(starter) = self.starter.take() {
-            let sentence = reason.to_owned();
-            Notice::Failed { code, sentence }.send(&starter);
-        }
         let path = given_up_path(&self.estate.place()?);
-        std::fs::write(&path, format!("{reason}\n")).with_context(|| path.display().to_string())?;
-        Ok(ExitCode::from(code))
-    }
-
-    /// Ends a mount that never answered; its worker has said why in the log.
-    fn refuse(&mut self, notice: Notice, code: u8) -> ExitCode {
-        self.take_down();
-        if let Some(starter) = self.starter.take() {
-            notice.send(&starter);
-        }
-        ExitCode::from(code)
+        let noted = std::fs::write(&path, format!("{reason}\n")).with_context(|| path.display().to_string());
+        self.tell(&Notice::Failed { code, sentence: reason });
+        noted.map(|()| ExitCode::from(code))
     }
 
     fn take_down(&self) {
-        let unmounter = self.unmounter();
-        if let Err(error) = unmounter.abort() {
-            // It ends with this process, which has the last descriptor.
-            tracing::warn!("the connection could not be cut at once: {error}");
-        }
+        let unmounter = self.estate.mounted.unmounter();
+        // Without the kernel's switch the connection ends with this process, which has the last descriptor.
+        let _ = unmounter.abort();
         if let Err(error) = unmounter.unmount() {
             tracing::error!("unmounting failed: {error}");
         }
     }
 }
 
-/// A worker and what its supervisor knows of it.
-#[derive(Debug)]
-struct Worker {
-    /// `None` when it had ended before it could be looked at.
-    process: Option<Process>,
-    /// `None` when another supervisor started it.
-    child: Option<Child>,
-    notice: Option<File>,
-    started: Instant,
-    ready: Option<Instant>,
-    /// When it was first seen to end.
-    ending: Option<Instant>,
-    /// The number of the last question to its watcher.
-    asked: u64,
-    /// Why it was ended.
-    killed: Option<&'static str>,
-}
-
-impl Worker {
-    fn adopted(pid: u32) -> Self {
-        // It is our parent, or was until it ended.
-        let process = Process::open(pid).filter(|_| std::os::unix::process::parent_id() == pid);
-        Self {
-            process,
-            ready: Some(Instant::now()),
-            ..Self::started(None, None)
-        }
-    }
-
-    fn started(child: Option<Child>, notice: Option<OwnedFd>) -> Self {
-        Self {
-            // It has not been waited for, so the PID is its own.
-            process: child.as_ref().and_then(|child| Process::open(child.id())),
-            child,
-            notice: notice.map(File::from),
-            started: Instant::now(),
-            ready: None,
-            ending: None,
-            asked: 0,
-            killed: None,
-        }
-    }
-
-    /// What the worker has told; the pipe is done with then.
-    fn read_notice(&mut self) -> Option<Notice> {
-        // One that cannot be read has said nothing; then its end is seen soon.
-        self.notice.take().and_then(|pipe| Notice::read(pipe).ok()?)
-    }
+/// What a supervisor woke up for.
+#[derive(Clone, Copy, Debug)]
+struct Happened {
+    ended: bool,
+    told: bool,
+    knocked: bool,
 }
 
 /// A signal that asks the daemon to end is the worker's to answer: it knows who holds locks.

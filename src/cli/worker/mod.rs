@@ -4,6 +4,7 @@
 //! deadline, the end of a process, a signal, the end of the repository), the inspector's does slow work, and one sees to
 //! it that there is a supervisor (`succession`).
 
+mod past;
 mod succession;
 
 use std::fs::File;
@@ -13,12 +14,13 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
+pub use self::past::examine;
 use self::succession::Succession;
 use super::estate::Estate;
 use super::notice::Notice;
 use super::place::{Place, our_mounts};
 use crate::adapters::watcher::block_signals;
-use crate::adapters::{Confinement, Event, Heartbeat, Journal, Phase, Processes, Tokens, Watcher, processes};
+use crate::adapters::{Confinement, Event, Heartbeat, Phase, Processes, Tokens, Watcher, processes};
 use crate::fuse::{self, Detach, Unmounter, detach};
 use crate::service::{Outside, Service};
 use crate::types::Settings;
@@ -54,30 +56,28 @@ fn serve(estate: Arc<Estate>, settings: ReadSettings, notice: &mut Option<File>,
         Recovery::Clone => Some(estate.mounted.cloned().context("the device could not be cloned")?),
     };
     let mounted = cloned.as_ref().unwrap_or(&estate.mounted);
-    // A mount that is new has nothing to go on from.
-    let journal = Journal::create(&place.state_dir, b"").context("the journal could not be begun")?;
     let succession = Succession::watch(estate.clone(), supervisor)?;
-    let service = Arc::new(Service::new(
-        settings().map_err(anyhow::Error::msg)?,
-        Outside {
-            processes: Arc::new(Processes::new(watcher.exits())),
-            alarm: watcher.alarm(),
-            confinement: Confinement::of_self().context("our own confinement could not be read")?,
-            tokens,
-            reserved: first..end,
-            replies: mounted.replies(),
-            reload: settings,
-            mountpoint: place.mountpoint.clone(),
-            owner: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
-            others_allowed: standing.others_allowed,
-            served_by: Box::new(move || ServedBy {
-                worker_pid: std::process::id(),
-                supervisor_pid: succession.supervisor(),
-                recovery: standing.recovery,
-            }),
-        },
-        Box::new(journal),
-    ));
+    // Read again for `reload`, and for a first worker.
+    let settings = Arc::new(settings);
+    let reload = Arc::clone(&settings);
+    let outside = Outside {
+        processes: Arc::new(Processes::new(watcher.exits())),
+        alarm: watcher.alarm(),
+        confinement: Confinement::of_self().context("our own confinement could not be read")?,
+        tokens,
+        reserved: first..end,
+        replies: mounted.replies(),
+        reload: Box::new(move || reload()),
+        mountpoint: place.mountpoint.clone(),
+        owner: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
+        others_allowed: standing.others_allowed,
+        served_by: Box::new(move || ServedBy {
+            worker_pid: std::process::id(),
+            supervisor_pid: succession.supervisor(),
+            recovery: standing.recovery,
+        }),
+    };
+    let service = Arc::new(past::begin(&place, standing.life, &settings, outside)?);
     let inspector = Arc::clone(&service);
     thread::Builder::new()
         .name("inspector".to_owned())
@@ -91,6 +91,12 @@ fn serve(estate: Arc<Estate>, settings: ReadSettings, notice: &mut Option<File>,
     let attending = thread::Builder::new()
         .name("watcher".to_owned())
         .spawn(move || attendant.attend(&watcher))?;
+    if standing.life > 1 {
+        service.start();
+        if standing.recovery == Recovery::Resend {
+            mounted.resend();
+        }
+    }
     estate.heartbeat.set_phase(Phase::Serving);
     if let Some(notice) = notice.take() {
         Notice::Ready.send(&notice);

@@ -64,7 +64,7 @@ impl Succession {
                 "the supervisor died; another one takes over"
             );
             thread::sleep(pause);
-            match estate.start_supervisor() {
+            match estate.supervisor().and_then(|mut command| Ok(command.spawn()?)) {
                 Ok(started) => {
                     self.0.store(started.id(), Ordering::Relaxed);
                     supervisor = Process::open(started.id());

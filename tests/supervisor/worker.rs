@@ -1,0 +1,164 @@
+//! A worker that dies or hangs is replaced, and nobody loses anything.
+
+use std::time::Duration;
+
+use crate::support::{Said, process_state, sys, wait_until};
+use crate::{TAKE, another_worker, daemonised, doctor, holder, kill};
+
+/// holders keep their locks, waiters keep their place and are granted in order; no client sees an error, only a pause
+#[test]
+fn a_killed_worker_costs_nobody_a_lock_or_a_place() {
+    let repository = daemonised();
+    let (mut holding, fd) = holder(&repository, "x.lock");
+    let token = repository.field_of("x.lock", "token");
+    let mut waiting = [repository.client(), repository.client()];
+    for (index, client) in waiting.iter_mut().enumerate() {
+        client.begin_open(repository.lock("x.lock"), TAKE);
+        repository.wait_for_waiters("x.lock", index + 1);
+    }
+    for _ in 0..3 {
+        let worker = repository.worker_pid();
+        kill(worker);
+        assert!(repository.taken("x.lock"), "whoever asks waits for the next worker");
+        another_worker(&repository, worker);
+        assert_eq!(repository.field_of("x.lock", "token"), token);
+        assert_eq!(repository.waiters("x.lock"), 2);
+    }
+    holding.close(fd);
+    let [first, second] = &mut waiting;
+    let fd = first.finish().expect("the first in line is granted");
+    assert_eq!(repository.waiters("x.lock"), 1, "the second still waits");
+    first.close(i32::try_from(fd).expect("a descriptor"));
+    second.finish().expect("then the second");
+}
+
+/// A worker that hangs without dying (SIGSTOP, an endless loop) is noticed within 3 s and replaced
+#[test]
+fn a_stopped_worker_is_replaced() {
+    let repository = daemonised();
+    let (_holding, _) = holder(&repository, "x.lock");
+    let worker = repository.worker_pid();
+    sys::kill(worker, libc::SIGSTOP).expect("ours to stop");
+    assert!(repository.taken("x.lock"), "the lock is still held");
+    assert_ne!(repository.worker_pid(), worker);
+    assert!(matches!(process_state(worker), 'X' | 'Z'), "the old one is gone");
+    let log = repository.daemon_log();
+    assert!(log.contains("the worker is ended"), "{log}");
+}
+
+/// The same when nobody calls: timers and the ends of processes are the watcher's.
+#[test]
+fn a_stopped_worker_is_replaced_while_nobody_calls() {
+    let repository = daemonised();
+    let worker = repository.worker_pid();
+    sys::kill(worker, libc::SIGSTOP).expect("ours to stop");
+    another_worker(&repository, worker);
+    repository.lockfs(&["umount"]).ok();
+}
+
+/// A worker that dies at once again and again: growing pauses, then the supervisor gives up, aborts the connection so
+/// that nobody hangs, and says why in the log and in `git lockfs doctor`
+#[test]
+fn a_worker_that_cannot_live_is_given_up_in_the_end() {
+    let repository = daemonised();
+    let (_holding, _) = holder(&repository, "x.lock");
+    let mut waiting = repository.client();
+    waiting.begin_open(repository.lock("x.lock"), TAKE);
+    repository.wait_for_waiters("x.lock", 1);
+    let mut killed = 0;
+    wait_until("the mount is taken down", || {
+        if let Some(worker) = repository.worker() {
+            // It may have been replaced since its PID was read; then it has been killed before.
+            killed += u32::from(sys::kill(worker, libc::SIGKILL).is_ok());
+        }
+        !repository.is_mounted()
+    });
+    assert!(killed > 5, "a few deaths are no reason: {killed}");
+    waiting.finish().expect_err("the lock cannot be had any more");
+    let said = doctor(&repository, 1);
+    assert!(said.contains("gave up") && said.contains("SIGKILL"), "{said}");
+    let log = repository.daemon_log();
+    assert!(log.contains("given up") && log.contains("pause_ms=200"), "{log}");
+    repository.lockfs(&["mount"]).ok();
+    assert!(!doctor(&repository, 0).contains("gave up"), "that is over");
+}
+
+/// kill -9 of both: the next `git lockfs mount` cleans up and mounts
+#[test]
+fn after_the_death_of_both_the_next_mount_works() {
+    let repository = daemonised();
+    repository.kill_daemon();
+    repository.lockfs(&["mount"]).ok();
+    holder(&repository, "x.lock");
+    repository.wait_until_free("x.lock");
+    repository.lockfs(&["umount"]).ok();
+}
+
+/// Without FUSE_HAS_RESEND (and when forced by an option, for the tests): the cloned-descriptor road
+#[test]
+fn without_resend_calls_that_wait_end_and_holders_keep_their_locks() {
+    let repository = crate::support::Repository::new();
+    repository.lockfs(&["mount", "-o", "no_resend"]).ok();
+    assert_eq!(repository.locks_json()["recovery"], "clone");
+    assert!(doctor(&repository, 0).contains("clone"));
+    let (mut holding, fd) = holder(&repository, "x.lock");
+    let mut waiting = repository.client();
+    waiting.begin_open(repository.lock("x.lock"), TAKE);
+    repository.wait_for_waiters("x.lock", 1);
+    let worker = repository.worker_pid();
+    kill(worker);
+    assert_eq!(waiting.finish(), Err(nix::errno::Errno::ECONNABORTED), "nobody hangs");
+    another_worker(&repository, worker);
+    assert!(repository.taken("x.lock"), "the holder keeps its lock");
+    waiting.begin_open(repository.lock("x.lock"), TAKE);
+    repository.wait_for_waiters("x.lock", 1);
+    holding.close(fd);
+    waiting.finish().expect("and releases it as ever");
+}
+
+/// A corrupt journal is set aside, never guessed at: then the connection is aborted, and the log says which locks were
+/// known
+#[test]
+fn a_damaged_journal_ends_the_mount_and_names_the_locks() {
+    let repository = daemonised();
+    let (_holding, _) = holder(&repository, "known.lock");
+    holder(&repository, "other.lock");
+    repository.wait_until_free("other.lock");
+    let mut waiting = repository.client();
+    waiting.begin_open(repository.lock("known.lock"), TAKE);
+    repository.wait_for_waiters("known.lock", 1);
+    let journal = repository.repo().join(".git/lockfs/journal");
+    let mut bytes = std::fs::read(&journal).expect("the journal");
+    // Not in the last record: one that is cut off by a crash is no damage.
+    let at = bytes.len() - 300;
+    bytes[at] ^= 1;
+    sys::kill(repository.worker_pid(), libc::SIGSTOP).expect("ours to stop");
+    std::fs::write(&journal, bytes).expect("damage");
+    kill(repository.worker_pid());
+    waiting.finish().expect_err("the mount is given up");
+    wait_until("it is taken down", || !repository.is_mounted());
+    let log = repository.daemon_log();
+    assert!(log.contains("damaged") && log.contains("known.lock held by"), "{log}");
+    assert!(doctor(&repository, 1).contains("damaged"));
+    assert!(!journal.exists(), "it is kept under another name");
+    repository.lockfs(&["mount"]).ok();
+    assert!(!repository.taken("known.lock"));
+}
+
+/// Deaths are counted in a row, not in all.
+#[test]
+fn a_worker_that_is_killed_now_and_then_is_always_replaced() {
+    let repository = daemonised();
+    let (_holding, _) = holder(&repository, "x.lock");
+    for _ in 0..4 {
+        for _ in 0..4 {
+            let worker = repository.worker_pid();
+            kill(worker);
+            another_worker(&repository, worker);
+            assert!(repository.taken("x.lock"));
+        }
+        // One of them must live for a second.
+        std::thread::sleep(Duration::from_millis(1050));
+    }
+    assert!(repository.is_mounted());
+}
