@@ -51,3 +51,12 @@ fn doctor(repository: &Repository, code: i32) -> String {
     assert_eq!(output.code(), code, "{}", output.text());
     output.text()
 }
+
+/// The journal as a newer version of the program would begin it.
+fn of_a_newer_version(journal: &[u8]) -> Vec<u8> {
+    let mut newer = journal.to_vec();
+    newer[8] += 1;
+    let checksum = crc32fast::hash(&newer[..10]);
+    newer[10..14].copy_from_slice(&checksum.to_le_bytes());
+    newer
+}

@@ -144,7 +144,7 @@ fn a_second_mount_says_so() {
 fn a_dead_mount_is_cleaned() {
     let mount = Mount::new();
     for _ in 0..3 {
-        let (mut holding, _) = holder(&mount, "x.lock");
+        let (holding, _) = holder(&mount, "x.lock");
         mount.kill_daemon();
         let ls = mount.sh("ls $L");
         assert!(
@@ -154,8 +154,12 @@ fn a_dead_mount_is_cleaned() {
         );
         mount.lockfs(&["mount"]).ok();
         assert_eq!(times_mounted(&mount), 1);
-        assert!(!mount.taken("x.lock"), "its holder's descriptor is dead");
-        assert!(holding.open(mount.lock("x.lock"), crate::TAKE).is_ok());
+        assert!(
+            mount.taken("x.lock"),
+            "its holder lives, and may not know that its descriptor is dead"
+        );
+        holding.kill();
+        mount.wait_until_free("x.lock");
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use crate::support::{Repository, Said, wait_until};
-use crate::{TAKE, daemonised, holder};
+use crate::{TAKE, daemonised, holder, of_a_newer_version};
 
 /// The most restarts under load.
 const RESTARTS: u32 = 15;
@@ -157,11 +157,7 @@ fn a_journal_of_a_newer_version_is_refused() {
     let worker = repository.worker_pid();
     let journal = repository.repo().join(".git/lockfs/journal");
     let old = std::fs::read(&journal).expect("the journal");
-    let mut newer = old.clone();
-    newer[8] += 1;
-    let checksum = crc32fast::hash(&newer[..10]);
-    newer[10..14].copy_from_slice(&checksum.to_le_bytes());
-    std::fs::write(&journal, &newer).expect("write");
+    std::fs::write(&journal, of_a_newer_version(&old)).expect("write");
     let output = repository.lockfs(&["restart"]);
     assert_eq!(output.code(), 1, "{}", output.error());
     assert!(output.error().contains("newer version"), "{}", output.error());

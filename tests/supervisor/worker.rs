@@ -50,10 +50,28 @@ fn a_stopped_worker_is_replaced() {
 #[test]
 fn a_stopped_worker_is_replaced_while_nobody_calls() {
     let repository = daemonised();
-    let worker = repository.worker_pid();
-    sys::kill(worker, libc::SIGSTOP).expect("ours to stop");
-    another_worker(&repository, worker);
+    for _ in 0..2 {
+        let worker = repository.worker_pid();
+        sys::kill(worker, libc::SIGSTOP).expect("ours to stop");
+        another_worker(&repository, worker);
+        // The second time when nothing has been done for a while, and the supervisor sleeps, too.
+        let supervisor = repository.supervisor_pid();
+        wait_until("the supervisor rests", || {
+            let before = times_slept(supervisor);
+            std::thread::sleep(Duration::from_millis(600));
+            times_slept(supervisor) == before
+        });
+    }
+    let log = repository.daemon_log();
+    assert_eq!(log.matches("the worker is ended").count(), 2, "{log}");
     repository.lockfs(&["umount"]).ok();
+}
+
+/// How often a process has gone to sleep.
+fn times_slept(pid: u32) -> Option<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches"));
+    line.map(str::to_owned)
 }
 
 /// A worker that dies at once again and again: growing pauses, then the supervisor gives up, aborts the connection so
@@ -83,15 +101,61 @@ fn a_worker_that_cannot_live_is_given_up_in_the_end() {
     assert!(!doctor(&repository, 0).contains("gave up"), "that is over");
 }
 
-/// kill -9 of both: the next `git lockfs mount` cleans up and mounts
+/// kill -9 of both: the next `git lockfs mount` cleans up and mounts, restores owner and lease locks, and keeps each
+/// descriptor lock until its opener has exited; fencing tokens never go back
 #[test]
-fn after_the_death_of_both_the_next_mount_works() {
+fn after_the_death_of_both_the_next_mount_keeps_what_the_living_held() {
+    let repository = daemonised();
+    let (holding, _) = holder(&repository, "descriptor.lock");
+    let (mut owning, fd) = holder(&repository, "owner.lock");
+    owning
+        .write(fd, &format!("{}:agent-7\n", owning.pid()))
+        .expect("its own PID");
+    owning.close(fd);
+    owning.mkdir(repository.lock("lease.lock")).expect("free");
+    let held = ["descriptor.lock", "lease.lock", "owner.lock"];
+    let token = |name| {
+        repository
+            .field_of(name, "token")
+            .and_then(|token| token.parse::<u64>().ok())
+    };
+    let tokens = held.map(token);
+    for _ in 0..2 {
+        repository.kill_daemon();
+        repository.lockfs(&["mount"]).ok();
+        assert_eq!(repository.listed(), held);
+        assert_eq!(held.map(token), tokens);
+    }
+    let log = repository.daemon_log();
+    assert!(log.contains("kept from the last mount: owner.lock"), "{log}");
+    holding.kill();
+    repository.wait_until_free("descriptor.lock");
+    let (_next, _) = holder(&repository, "descriptor.lock");
+    assert!(
+        token("descriptor.lock") > tokens.into_iter().max().expect("three"),
+        "tokens grow"
+    );
+    owning.rmdir(repository.lock("lease.lock")).expect("its own");
+    owning.kill();
+    repository.wait_until_free("owner.lock");
+}
+
+/// A journal from a newer version is refused with a clear sentence: also by a mount, for it may know of locks.
+#[test]
+fn a_mount_refuses_the_journal_of_a_newer_version_and_leaves_it() {
     let repository = daemonised();
     repository.kill_daemon();
+    let journal = repository.repo().join(".git/lockfs/journal");
+    let old = std::fs::read(&journal).expect("the journal");
+    let newer = crate::of_a_newer_version(&old);
+    std::fs::write(&journal, &newer).expect("write");
+    let output = repository.lockfs(&["mount"]);
+    assert_eq!(output.code(), 1, "{}", output.error());
+    assert!(output.error().contains("newer version"), "{}", output.error());
+    assert!(!repository.is_mounted());
+    assert_eq!(std::fs::read(&journal).expect("it is still there"), newer);
+    std::fs::write(&journal, &old).expect("write");
     repository.lockfs(&["mount"]).ok();
-    holder(&repository, "x.lock");
-    repository.wait_until_free("x.lock");
-    repository.lockfs(&["umount"]).ok();
 }
 
 /// Without FUSE_HAS_RESEND (and when forced by an option, for the tests): the cloned-descriptor road

@@ -22,7 +22,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use self::deaths::Deaths;
-use self::pulse::TICK;
+use self::pulse::{QUIET_TICK, TICK};
 pub use self::renewal::knock;
 use self::renewal::{Door, become_latest};
 use self::supervised::Supervised;
@@ -34,6 +34,9 @@ use super::notice::Notice;
 use super::process::Process;
 use super::worker::EXIT_HOPELESS;
 use crate::adapters::Phase;
+
+/// The signals that wake a supervisor. SIGCHLD comes also when the worker is stopped.
+const WATCHED: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD];
 
 /// A supervisor at work.
 #[derive(Debug)]
@@ -63,7 +66,7 @@ enum End {
 impl Supervisor {
     /// To be made before any thread exists. `starter` waits for the mount to answer.
     pub fn new(estate: Estate, starter: Option<File>) -> Result<Self> {
-        let watched: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+        let watched: SigSet = WATCHED.into_iter().collect();
         watched.thread_block()?;
         let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let door = Door::open(&estate.place()?)
@@ -134,8 +137,14 @@ impl Supervisor {
     fn attend(&mut self, mut worker: Supervised) -> Result<End> {
         self.estate.lock.declare(std::process::id(), Some(worker.process.pid))?;
         let mut next_look = Instant::now() + TICK;
+        let mut quiet = false;
         loop {
-            let happened = self.wait(&worker, next_look)?;
+            let happened = self.wait(&worker, next_look, quiet)?;
+            if quiet && happened.any() {
+                quiet = false;
+                worker.stir();
+                next_look = Instant::now() + TICK;
+            }
             while let Some(signal) = self.signals.read_signal()? {
                 pass_on(&worker.process, signal.ssi_signo);
             }
@@ -158,17 +167,19 @@ impl Supervisor {
                 return Ok(End::Renewed);
             }
             if Instant::now() >= next_look {
-                next_look = Instant::now() + TICK;
                 if let Some(reason) = worker.look(&self.estate.heartbeat, &self.estate.mounted) {
                     tracing::error!(pid = worker.process.pid, "the worker is ended: {reason}");
                     worker.kill(reason);
                 }
+                quiet = worker.is_quiet();
+                next_look = Instant::now() + if quiet { QUIET_TICK } else { TICK };
             }
         }
     }
 
-    /// Sleeps until something happens, or it is time to look.
-    fn wait(&self, worker: &Supervised, until: Instant) -> Result<Happened> {
+    /// Sleeps until something happens, or it is time to look. That a request comes is something only while it is `quiet`:
+    /// then it is time to look more often.
+    fn wait(&self, worker: &Supervised, until: Instant, quiet: bool) -> Result<Happened> {
         let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let watched = [
@@ -176,23 +187,25 @@ impl Supervisor {
             Some(self.signals.as_fd()),
             worker.notice.as_ref().map(AsFd::as_fd),
             self.door.as_ref().map(AsFd::as_fd),
+            quiet.then(|| self.estate.mounted.as_fd()),
         ];
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut fds: Vec<PollFd<'_>> = watched.iter().flatten().copied().map(readable).collect();
+        let mut fds: Vec<PollFd<'_>> = watched.into_iter().flatten().map(readable).collect();
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
         let mut fds = fds.iter();
-        let mut happened = watched
-            .iter()
-            .map(|watched| watched.is_some() && fds.next().and_then(PollFd::any).unwrap_or(false));
-        let (ended, _, told, knocked) = (happened.next(), happened.next(), happened.next(), happened.next());
-        let is = |happened: Option<bool>| happened.unwrap_or(false);
+        let [ended, signalled, told, knocked, called] = watched.map(|watched| {
+            let fd = watched.and_then(|_| fds.next());
+            fd.and_then(PollFd::any).unwrap_or(false)
+        });
         Ok(Happened {
-            ended: is(ended),
-            told: is(told),
-            knocked: is(knocked),
+            ended,
+            signalled,
+            told,
+            knocked,
+            called,
         })
     }
 
@@ -286,14 +299,22 @@ impl Supervisor {
 #[derive(Clone, Copy, Debug)]
 struct Happened {
     ended: bool,
+    signalled: bool,
     told: bool,
     knocked: bool,
+    called: bool,
+}
+
+impl Happened {
+    fn any(self) -> bool {
+        self.ended || self.signalled || self.told || self.knocked || self.called
+    }
 }
 
 /// A signal that asks the daemon to end is the worker's to answer: it knows who holds locks.
 fn pass_on(process: &Process, signal: u32) {
     if let Ok(signal) = libc::c_int::try_from(signal)
-        && signal != libc::SIGHUP
+        && [libc::SIGTERM, libc::SIGINT].contains(&signal)
         && let Err(error) = process.signal(signal)
     {
         tracing::warn!("signal {signal} could not be passed on to the worker: {error}");

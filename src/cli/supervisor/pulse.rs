@@ -4,8 +4,14 @@ use std::time::Duration;
 
 use crate::adapters::heartbeat::Beat;
 
-/// The time between two looks.
+/// The time between two looks at a worker that has something to do.
 pub const TICK: Duration = Duration::from_millis(500);
+/// The time between two looks at one that was quiet at the last look, unless something happens: an idle daemon costs
+/// nothing.
+pub const QUIET_TICK: Duration = Duration::from_secs(30);
+/// A worker is quiet after so many looks: the first one after something happened still sees the answer to an older
+/// question.
+const QUIET_LOOKS: u32 = 2;
 /// After so many looks in a row at which nothing moved though something should, the worker hangs: 2.5 s after it stopped
 /// at the latest. Looks are counted, not time: while this process itself is stopped, none is taken.
 const STILL_TICKS: u32 = 4;
@@ -27,21 +33,35 @@ pub struct Pulse {
     requests: u64,
     loop_still: u32,
     watcher_still: u32,
+    quiet_looks: u32,
 }
 
 impl Pulse {
     /// Takes in a look; what hangs, if it has gone on for too long.
     pub fn take(&mut self, look: Look) -> Option<&'static str> {
         let within_request = look.beat.requests % 2 == 1;
-        let still = look.beat.requests == self.requests && (look.has_unread || within_request);
+        let same = look.beat.requests == self.requests;
+        let still = same && (look.has_unread || within_request);
         self.requests = look.beat.requests;
         self.loop_still = if still { self.loop_still + 1 } else { 0 };
         let unanswered = look.beat.answered < look.asked;
         self.watcher_still = if unanswered { self.watcher_still + 1 } else { 0 };
+        let quiet = same && !still && !unanswered;
+        self.quiet_looks = if quiet { self.quiet_looks.saturating_add(1) } else { 0 };
         if self.loop_still >= STILL_TICKS {
             return Some("it handles no requests any more");
         }
         (self.watcher_still >= STILL_TICKS).then_some("its watcher does not answer any more")
+    }
+
+    /// Whether at the last looks nothing had been done, nothing was to be done, and all threads answered.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet_looks >= QUIET_LOOKS
+    }
+
+    /// Something has happened: only looks from here on count as quiet.
+    pub fn stir(&mut self) {
+        self.quiet_looks = 0;
     }
 }
 
@@ -76,12 +96,19 @@ mod tests {
             .count();
         assert_eq!(hangs, 1);
         assert!((0..100).all(|_| idle.take(look(8, false, 0, 0)).is_none()));
+        assert!(idle.is_quiet() && !busy.is_quiet());
+        idle.stir();
+        idle.take(look(8, false, 0, 0));
+        assert!(
+            !idle.is_quiet(),
+            "the question that was asked then has not been answered yet"
+        );
     }
 
     #[test]
     fn one_that_moves_between_looks_works_however_much_is_unread() {
         let mut pulse = Pulse::default();
-        assert!((1..100).all(|requests| pulse.take(look(requests, true, 0, 0)).is_none()));
+        assert!((1..100).all(|requests| pulse.take(look(requests, true, 0, 0)).is_none() && !pulse.is_quiet()));
     }
 
     #[test]
@@ -94,5 +121,6 @@ mod tests {
         let mut mute = Pulse::default();
         let hangs = (1..=u64::from(STILL_TICKS)).filter(|&asked| mute.take(look(0, false, 0, asked)).is_some());
         assert_eq!(hangs.count(), 1);
+        assert!(!mute.is_quiet());
     }
 }

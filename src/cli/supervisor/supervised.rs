@@ -36,6 +36,8 @@ pub struct Supervised {
     pulse: Pulse,
     /// Why it was ended.
     killed: Option<&'static str>,
+    /// Whether it is a child of this process, so that the kernel tells when it is stopped.
+    is_child: bool,
 }
 
 impl Supervised {
@@ -50,6 +52,7 @@ impl Supervised {
             asked: 0,
             pulse: Pulse::default(),
             killed: None,
+            is_child: true,
         }
     }
 
@@ -57,7 +60,8 @@ impl Supervised {
     pub fn adopted(pid: u32) -> Option<Self> {
         let process = Process::open(pid)?;
         // Either it has started us, or what ran in this process before has started it; else the PID is another's by now.
-        let is_ours = std::os::unix::process::parent_id() == pid || process.is_child();
+        let is_child = process.is_child();
+        let is_ours = is_child || std::os::unix::process::parent_id() == pid;
         is_ours.then(|| Self {
             process,
             notice: None,
@@ -67,6 +71,7 @@ impl Supervised {
             asked: 0,
             pulse: Pulse::default(),
             killed: None,
+            is_child,
         })
     }
 
@@ -111,6 +116,16 @@ impl Supervised {
                 })
             }
         }
+    }
+
+    /// Whether it may be left alone until something happens.
+    pub fn is_quiet(&self) -> bool {
+        self.is_child && self.pulse.is_quiet()
+    }
+
+    /// Something has happened.
+    pub fn stir(&mut self) {
+        self.pulse.stir();
     }
 
     /// Ends it, if it has not ended, and waits for that.

@@ -91,10 +91,11 @@ fn serve(estate: Arc<Estate>, settings: ReadSettings, notice: &mut Option<File>,
     let attending = thread::Builder::new()
         .name("watcher".to_owned())
         .spawn(move || attendant.attend(&watcher))?;
+    service.start();
     if standing.life > 1 {
-        service.start();
-        if standing.recovery == Recovery::Resend {
-            mounted.resend();
+        match standing.recovery {
+            Recovery::Resend => mounted.resend(),
+            Recovery::Clone => service.reconcile(),
         }
     }
     estate.heartbeat.set_phase(Phase::Serving);

@@ -1,7 +1,8 @@
 //! What a worker goes on from: the journal of those before it.
 //!
 //! A journal that cannot be gone on from is never guessed at. The holders and waiters of this mount rely on it, so a
-//! later worker gives the mount up; a first one has nobody who relies on it yet, and begins with nothing held.
+//! later worker gives the mount up; a first one sets it aside and begins with nothing held, and the log says what was
+//! known.
 
 use anyhow::{Context, Result};
 
@@ -40,11 +41,44 @@ pub fn begin(place: &Place, life: u32, settings: &ReadSettings, outside: Outside
     })
 }
 
+/// A new mount. Whoever held a lock when the last one ended uncleanly, and lives, keeps it.
 fn first(place: &Place, settings: &ReadSettings, outside: Outside) -> Result<Service> {
     let settings = settings().map_err(anyhow::Error::msg)?;
-    // A mount that is new has nothing to go on from.
-    let journal = Journal::create(&place.state_dir, b"").context("the journal could not be begun")?;
-    Ok(Service::new(settings, outside, Box::new(journal)))
+    let Some((journal, replay)) = left_behind(place)? else {
+        let journal = Journal::create(&place.state_dir, b"").context("the journal could not be begun")?;
+        return Ok(Service::new(settings, outside, Box::new(journal)));
+    };
+    let (service, kept) = Service::survived(settings, outside, Box::new(journal), &replay)?;
+    for lock in kept {
+        tracing::warn!("kept from the last mount: {lock}");
+    }
+    Ok(service)
+}
+
+/// What the last mount has left to go on from. A journal that was damaged is set aside; one of a newer program, which may
+/// know of locks that are held, is left alone, and nothing is mounted.
+fn left_behind(place: &Place) -> Result<Option<(Journal, Replay)>> {
+    let (journal, replay) = match Journal::open(&place.state_dir) {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return Ok(None),
+        Err(error @ JournalError::Corrupt { .. }) => {
+            tell_damage(&error);
+            tracing::error!("{error}; the mount begins with nothing held");
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match service::check_replay(&replay) {
+        Ok(()) => Ok(Some((journal, replay))),
+        Err(ReplayError::Empty) => Ok(None),
+        Err(error @ ReplayError::Malformed { .. }) => {
+            tell_known(&replay);
+            set_aside(place);
+            tracing::error!("{error}; the mount begins with nothing held");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether this program could go on from the journal of a worker that still runs; else, why not. Changes nothing.
