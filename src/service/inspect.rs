@@ -388,7 +388,7 @@ impl Found {
 /// Whether something is still to be found out about who has a grant.
 pub(super) fn is_stranger(grant: &Grant) -> bool {
     let party = &grant.party;
-    let is_asked = grant.taker == Taker::There && party.session.is_none();
+    let is_asked = grant.taker == Taker::There && (party.session.is_none() || party.op.is_none());
     let shows_keeper = grant.keeper().is_none_or(|keeper| party.process == Some(keeper));
     party.tid != 0 && (is_unpinned(grant) || is_asked || !shows_keeper)
 }

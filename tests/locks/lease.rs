@@ -243,6 +243,19 @@ fn a_written_session_stays_with_the_lease() {
     drop(shell);
 }
 
+/// What a holder does is known also when it has written the rest itself.
+#[test]
+fn a_written_line_does_not_hide_what_its_owner_does() {
+    let mount = Mount::new();
+    let _owner = staying(
+        &mount,
+        "echo $$:agent-7 > $L/x.lock; (set -C; echo 0:agent-8 > $L/y.lock)",
+    );
+    for name in ["x.lock", "y.lock"] {
+        assert_eq!(mount.field_of(name, "op").as_deref(), Some("bash"), "{name}");
+    }
+}
+
 /// "an mtime set by utimensat reads back exact": and nothing else changes it, as tar(1) looks twice.
 #[test]
 fn the_time_of_a_lock_is_the_same_at_every_look() {
