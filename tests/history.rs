@@ -15,6 +15,8 @@ mod toy;
 
 #[path = "history/client.rs"]
 mod client;
+#[path = "history/contest.rs"]
+mod contest;
 #[path = "history/real.rs"]
 mod real;
 #[path = "support/mod.rs"]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::record::{Event, Nanos};
 
-/// The environment variable that makes a client of this binary: `LOCKS:FLOCK:LOG:SEED:NICE:END`.
+/// The environment variable that makes a client of this binary: `MOUNTPOINT:LOG:SEED:NICE:END`.
 pub const ORDERS: &str = "GIT_LOCKFS_TEST_HISTORY_CLIENT";
 
 /// A kept place lasts 1 s: who gave up asks for that lock only when no place can be left.
@@ -49,7 +49,7 @@ static BEFORE_MAIN: extern "C" fn() = follow_orders;
 extern "C" fn follow_orders() {
     let Ok(orders) = std::env::var(ORDERS) else { return };
     let fields: Vec<&str> = orders.split(':').collect();
-    let &[locks, flock, log, seed, nice, end] = &fields[..] else {
+    let &[mountpoint, log, seed, nice, end] = &fields[..] else {
         panic!("orders: {orders}");
     };
     // SAFETY: plain system call.
@@ -57,8 +57,9 @@ extern "C" fn follow_orders() {
     on_alarm_do_nothing();
     let nice: u8 = nice.parse().unwrap();
     Worker {
-        locks: PathBuf::from(locks),
-        flock: PathBuf::from(flock),
+        locks: Path::new(mountpoint).join("locks"),
+        flock: Path::new(mountpoint).join("flock"),
+        acquire: Path::new(mountpoint).join("acquire"),
         log: OpenOptions::new().append(true).create(true).open(log).unwrap(),
         random: Random(seed.parse().unwrap()),
         priority: if nice == 0 { 10 } else { 5 },
@@ -74,6 +75,7 @@ pub const NAMES: [&str; 3] = ["a.lock", "b.lock", "c.lock"];
 struct Worker {
     locks: PathBuf,
     flock: PathBuf,
+    acquire: PathBuf,
     log: File,
     random: Random,
     priority: u8,
@@ -88,7 +90,7 @@ impl Worker {
                 std::thread::yield_now();
                 continue;
             }
-            match self.random.below(10) {
+            match self.random.below(14) {
                 0..=2 => self.descriptor(pick, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC),
                 3 => self.descriptor(pick, libc::O_WRONLY | libc::O_CREAT | libc::O_NONBLOCK),
                 4 => self.impatient(pick),
@@ -96,7 +98,11 @@ impl Worker {
                 6 => self.owner(pick),
                 7 => self.flocked(pick, libc::LOCK_EX),
                 8 => self.flocked(pick, libc::LOCK_SH),
-                _ => self.flocked(pick, libc::LOCK_EX | libc::LOCK_NB),
+                9 => self.flocked(pick, libc::LOCK_EX | libc::LOCK_NB),
+                10 => self.ranged(pick, libc::F_WRLCK),
+                11 => self.ranged(pick, libc::F_RDLCK),
+                12 => self.transacted(pick),
+                _ => self.directory(pick),
             }
         }
     }
@@ -213,6 +219,53 @@ impl Worker {
                 // SAFETY: a descriptor of ours and a flag.
                 assert_eq!(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) }, 0)
             });
+        }
+    }
+
+    /// fcntl(2) on the whole lock, waiting.
+    fn ranged(&mut self, pick: usize, kind: i32) {
+        let fd = open(&self.flock.join(NAMES[pick]), libc::O_RDWR).expect("a handle is always to be had");
+        self.call(pick, kind == libc::F_WRLCK);
+        let set = |command, kind: i32| {
+            // SAFETY: a struct of integers, and a descriptor that is open.
+            let failed = unsafe {
+                let mut range: libc::flock = std::mem::zeroed();
+                range.l_type = kind as i16;
+                libc::fcntl(fd.as_raw_fd(), command, &range) != 0
+            };
+            failed.then(|| Error::last_os_error().raw_os_error().unwrap())
+        };
+        let error = set(libc::F_SETLKW, kind);
+        self.outcome(pick, error, None);
+        if error.is_none() {
+            self.section(pick, || assert_eq!(set(libc::F_SETLK, libc::F_UNLCK), None));
+        }
+    }
+
+    fn transacted(&mut self, pick: usize) {
+        let fd = open(&self.acquire, libc::O_RDWR).expect("a handle is always to be had");
+        let mut file = File::from(fd);
+        self.call(pick, true);
+        let request = format!(
+            "locks={} mode=exclusive wait=20s priority={}",
+            NAMES[pick], self.priority
+        );
+        let error = file.write_all(request.as_bytes()).err();
+        let error = error.map(|error| error.raw_os_error().unwrap());
+        self.outcome(pick, error, None);
+        if error.is_none() {
+            self.section(pick, || drop(file));
+        }
+    }
+
+    fn directory(&mut self, pick: usize) {
+        self.call(pick, true);
+        let path = self.locks.join(NAMES[pick]);
+        let error = std::fs::create_dir(&path).err();
+        let error = error.map(|error| error.raw_os_error().unwrap());
+        self.outcome(pick, error, None);
+        if error.is_none() {
+            self.section(pick, || std::fs::remove_dir(path).expect("the keeper removes its lock"));
         }
     }
 }
