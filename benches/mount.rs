@@ -1,6 +1,6 @@
 //! How fast a mount is, as ratios in one run to a bare round trip and to the kernel's own locks.
 //!
-//! Run with `scripts/bench`, or `scripts/bench calls` for one part (calls, shares, crowds, idle, contest). Prints tables and
+//! Run with `scripts/bench`, or `scripts/bench calls` for one part (calls, shares, crowds, idle, contest, restart). Prints tables and
 //! says `MISSED` where a target is missed; that is no failure, for the machine may be busy. Everything happens on mounts
 //! in repositories of their own.
 //!
@@ -21,6 +21,8 @@ mod crowd;
 mod daemon;
 #[path = "mount/measure.rs"]
 mod measure;
+#[path = "mount/restart.rs"]
+mod restart;
 #[path = "mount/table.rs"]
 mod table;
 
@@ -67,6 +69,10 @@ fn main() {
     }
     if wants("contest") {
         print_rows("8 contenders, 50 µs holds, for 4 s", &bench.contest());
+    }
+    drop(bench);
+    if wants("restart") {
+        print_rows("from the kill of a worker to the next answer", &restart::rows());
     }
 }
 
