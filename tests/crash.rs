@@ -18,6 +18,8 @@ mod record;
 
 #[path = "crash/absence.rs"]
 mod absence;
+#[path = "crash/cloned.rs"]
+mod cloned;
 #[path = "crash/files.rs"]
 mod files;
 #[path = "crash/held.rs"]
@@ -28,6 +30,8 @@ mod minute;
 mod order;
 #[path = "crash/points.rs"]
 mod points;
+#[path = "crash/survive.rs"]
+mod survive;
 #[path = "crash/told.rs"]
 mod told;
 #[path = "crash/waiting.rs"]
@@ -92,10 +96,16 @@ impl Crashing {
         for (key, value) in settings {
             repository.git(&["config", &format!("lockfs.{key}"), value]);
         }
-        let mut mount = repository.command(env!("CARGO_BIN_EXE_git-lockfs"));
-        mount.arg("mount").env("GIT_LOCKFS_FAULTS", &faults);
-        repository.run(mount).ok();
-        Self { repository, faults }
+        let this = Self { repository, faults };
+        this.mount(&[]);
+        this
+    }
+
+    /// Mounts, with these further arguments.
+    fn mount(&self, args: &[&str]) {
+        let mut mount = self.command(env!("CARGO_BIN_EXE_git-lockfs"));
+        mount.arg("mount").args(args).env("GIT_LOCKFS_FAULTS", &self.faults);
+        self.run(mount).ok();
     }
 
     /// Kills the worker and returns when it is gone; whoever calls the mount then waits for the next one.
