@@ -139,7 +139,8 @@ fn a_moved_repository_is_served_and_unmounted_where_it_is() {
     for end in ["$LOCKFS umount", "kill $(head -n 1 $T/moved/.git/lockfs/daemon.lock)"] {
         let repository = daemonised();
         let script = format!(
-            "mv $R $T/moved && cd $T/moved && $LOCKFS run -l x.lock -- true && {end} &&
+            "mv $R $T/moved && cd $T/moved && $LOCKFS run -l x.lock -- true &&
+             while test -e .git/.git-locks/locks/x.lock; do :; done && {end} &&
              for i in $(seq 500); do grep -q $T/moved/ /proc/self/mountinfo || break; sleep 0.01; done
              ! grep $T/moved/ /proc/self/mountinfo; code=$?; cd /; mv $T/moved $R; exit $code"
         );

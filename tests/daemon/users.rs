@@ -126,7 +126,7 @@ exec 9> $L/x.lock
 for line in 2 1 2 1; do
     old=$(sed -n ${line}p $pids)
     kill -9 $old
-    until_changed $line $old
+    until_changed $line "$old"
     test -e $L/x.lock || echo lost
 done
 $LOCKFS restart && test -e $L/x.lock && echo restarted
