@@ -301,13 +301,17 @@ fn detach_from_starter() -> io::Result<()> {
     }
 }
 
-/// Runs between fork and exec: no signals blocked, and of the descriptors that are open only `kept`.
+/// Runs between fork and exec: only the signals blocked that ask the daemon to end, until it reads them, and of the
+/// descriptors that are open only `kept`.
 fn keep_only(kept: &[RawFd]) -> io::Result<()> {
     // SAFETY: plain system calls on numbers and on values of this frame; none allocates or locks.
     unsafe {
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+        let mut blocked: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut blocked);
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+            libc::sigaddset(&mut blocked, signal);
+        }
+        libc::sigprocmask(libc::SIG_SETMASK, &blocked, std::ptr::null_mut());
         // Marked, not closed: the spawn itself still needs a descriptor to report a failed exec.
         let first: libc::c_uint = 3;
         let marked = libc::syscall(

@@ -129,6 +129,19 @@ fn a_restart_takes_the_program_that_is_installed_now() {
     assert!(!repository.is_mounted());
 }
 
+/// A signal that comes while the supervisor becomes the new program is attended to by that one.
+#[test]
+fn a_signal_right_after_a_restart_is_not_lost() {
+    let repository = Repository::new();
+    for _ in 0..10 {
+        repository.lockfs(&["mount"]).ok();
+        repository
+            .sh("$LOCKFS restart && kill $(head -n 1 .git/lockfs/daemon.lock)")
+            .ok();
+        wait_until("it is unmounted", || !repository.is_mounted());
+    }
+}
+
 /// A program that cannot do it is refused before anything is ended.
 #[test]
 fn a_restart_to_something_else_is_refused_and_the_old_worker_stays() {
