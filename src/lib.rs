@@ -30,6 +30,7 @@
 //! | --- | --- | --- |
 //! | 0 | [`types`] | names, modes, tokens, times: parsed once at the door, never re-checked |
 //! | 1 | [`engine`] | the arbiter as a value: commands in, effects out |
+//! | 1 | [`scopes`] | which locks a git command needs: the one table |
 //! | 2 | [`ports`] | what the service needs from the outside, as traits |
 //! | 3 | [`view`] | the tree: names, nodes, and the text of every file, written and parsed |
 //! | 3 | [`adapters`] | the outside: clocks, processes, git, what must outlive the daemon |
@@ -41,6 +42,8 @@
 //! * **Invariant of `engine`:** the same commands at the same ticks give the same effects. It knows no FUSE, file,
 //!   clock, thread, git or errno; `now` is an argument. So it can be checked against a naive model, exhaustively in
 //!   small worlds, and replayed.
+//! * **Invariant of `scopes`:** a function of a command line and of what it is told about the repository. It runs no
+//!   git, takes no lock, and orders its locks so that no two commands can wait for each other in a circle.
 //! * **Invariant of `view`:** rendering changes nothing, and what is malformed is refused whole.
 //! * **Invariant of `adapters`:** the only clock, and the only processes and files outside the mount. "Unknown" (a
 //!   process that cannot be seen) counts as alive.
@@ -83,6 +86,8 @@ pub mod fuse;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod ports;
 pub mod predict;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod scopes;
 pub mod service;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod types;

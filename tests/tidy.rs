@@ -12,6 +12,7 @@ use reader::{crate_paths, declares, project, shipped_sources, sources};
 const RANKS: &[(&str, u8)] = &[
     ("types", 0),
     ("engine", 1),
+    ("scopes", 1),
     ("predict", 2),
     ("metrics", 2),
     ("ports", 2),

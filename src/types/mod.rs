@@ -5,6 +5,7 @@
 mod ids;
 mod mode;
 mod name;
+mod need;
 mod priority;
 mod refusal;
 mod settings;
@@ -14,6 +15,7 @@ mod time;
 pub use ids::{GrantId, HandleId, NodeId, ProcessId, Token, Unique};
 pub use mode::{Mode, Range};
 pub use name::{LockName, NameError, Pattern, SessionName, TicketName};
+pub use need::{Need, NeedError, Preset, What};
 pub use priority::Priority;
 pub use refusal::Refusal;
 pub use settings::{KEYS, Key, SettingError, Settings, WaitLimit, is_unread_variable};

@@ -1,11 +1,12 @@
 //! The settings of a mount and their one grammar, wherever a value comes from: `git config`, the
 //! environment, an option of `mount`. What is unknown or malformed is refused with the key's name.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{LockName, Pattern, parse_span};
+use super::{LockName, Need, NeedError, Pattern, Preset, parse_span};
 
 /// How long an open or an `acquire` waits at most; `None` is for ever.
 pub type WaitLimit = Option<Duration>;
@@ -75,6 +76,24 @@ pub const KEYS: &[Key] = &[
         default: "default",
         help: "scopes: CHILD-PATTERN=PARENT ...; `default` stands for git's",
     },
+    Key {
+        name: "scopes",
+        env: "GIT_LOCKFS_SCOPES",
+        default: "measured",
+        help: "which table says what a git command locks: measured or coarse",
+    },
+    Key {
+        name: "scope",
+        env: "GIT_LOCKFS_SCOPE",
+        default: "",
+        help: "what single git commands lock: COMMAND=WORD,WORD,... ...",
+    },
+    Key {
+        name: "require",
+        env: "GIT_LOCKFS_REQUIRE",
+        default: "false",
+        help: "whether a git command that needs locks is refused while nothing is mounted",
+    },
 ];
 
 /// What the names of all our environment variables begin with.
@@ -119,6 +138,16 @@ pub enum SettingError {
         /// What would be good.
         why: &'static str,
     },
+    /// A scope that cannot be read.
+    #[error("lockfs.{key}: {value:?} is no good: {error}")]
+    BadScope {
+        /// The key as it was given.
+        key: String,
+        /// The value as it was given.
+        value: String,
+        /// What is wrong with it.
+        error: NeedError,
+    },
 }
 
 /// All settings of a mount.
@@ -134,6 +163,12 @@ pub struct Settings {
     pub aging: Duration,
     /// How long an absent ticket keeps its place.
     pub ticket_grace: Duration,
+    /// The table of scopes.
+    pub scopes: Preset,
+    /// What single git commands need, by the command in lower case (`worktree-add` for a subcommand).
+    pub scope: BTreeMap<String, Vec<Need>>,
+    /// Whether git commands that need locks are refused without a daemon.
+    pub require: bool,
     parents: Vec<(Pattern, LockName)>,
 }
 
@@ -145,6 +180,9 @@ impl Default for Settings {
             lease: Duration::from_secs(300),
             aging: Duration::from_secs(2),
             ticket_grace: Duration::from_secs(60),
+            scopes: Preset::Measured,
+            scope: BTreeMap::new(),
+            require: false,
             parents: git_scopes(),
         }
     }
@@ -168,6 +206,14 @@ impl Settings {
             );
             return self.add_wait_rule(rule).ok_or(bad("too many rules"));
         }
+        if let Some(command) = strip_prefix_ignoring_case(key, "scope.") {
+            let needs = Need::parse_all(value).map_err(|error| SettingError::BadScope {
+                key: key.to_owned(),
+                value: value.to_owned(),
+                error,
+            })?;
+            return self.add_scope(command, needs).ok_or(bad("too many scopes"));
+        }
         let name = KEYS.iter().find(|k| k.name.eq_ignore_ascii_case(key)).map(|k| k.name);
         match name {
             Some("wait") => self.wait = limit(value).ok_or(bad(TIME_OR_FOREVER))?,
@@ -179,6 +225,9 @@ impl Settings {
                     .ok_or(bad("a time such as 2s, not 0"))?
             }
             Some("ticketGrace") => self.ticket_grace = parse_span(value).ok_or(bad(TIME))?,
+            Some("scopes") => self.scopes = Preset::parse(value).ok_or(bad("measured or coarse"))?,
+            Some("scope") => self.scope = scope_rules(value).ok_or(bad(SCOPE_RULES))?,
+            Some("require") => self.require = boolean(value).ok_or(bad("true or false"))?,
             Some("parents") => self.parents = parent_rules(value).map_err(bad)?,
             _ => return Err(SettingError::UnknownKey { key: key.to_owned() }),
         }
@@ -213,9 +262,16 @@ impl Settings {
         self.wait_for.retain(|(pattern, _)| *pattern != rule.0);
         (self.wait_for.len() < RULES_MAX).then(|| self.wait_for.push(rule))
     }
+
+    fn add_scope(&mut self, command: &str, needs: Vec<Need>) -> Option<()> {
+        let command = command.to_ascii_lowercase();
+        let room = self.scope.len() < RULES_MAX || self.scope.contains_key(&command);
+        room.then(|| drop(self.scope.insert(command, needs)))
+    }
 }
 
 const TIME: &str = "a time such as 30s, 5m or 0";
+const SCOPE_RULES: &str = "COMMAND=WORD,WORD,... separated by blanks";
 const TIME_OR_FOREVER: &str = "a time such as 30s, 5m or 0, or forever";
 
 fn limit(value: &str) -> Option<WaitLimit> {
@@ -224,6 +280,27 @@ fn limit(value: &str) -> Option<WaitLimit> {
     } else {
         parse_span(value).map(Some)
     }
+}
+
+/// The words of git for a switch; a key without a value comes as an empty text and is none.
+fn boolean(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Some(true),
+        "false" | "no" | "off" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+fn scope_rules(value: &str) -> Option<BTreeMap<String, Vec<Need>>> {
+    let rule = |word: &str| {
+        let (command, needs) = word.split_once('=')?;
+        Some((
+            command.to_ascii_lowercase(),
+            Need::parse_all(&needs.replace(',', " ")).ok()?,
+        ))
+    };
+    let rules: BTreeMap<_, _> = value.split_ascii_whitespace().map(rule).collect::<Option<_>>()?;
+    (rules.len() <= RULES_MAX).then_some(rules)
 }
 
 fn git_scopes() -> Vec<(Pattern, LockName)> {
@@ -340,6 +417,27 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_is_the_newest_of_its_command() {
+        let mut settings = Settings::default();
+        settings
+            .set("scope", "commit=worktree,branch status=none")
+            .expect("rules");
+        settings.set("Scope.Commit", "global").expect("rule");
+        settings
+            .set("scope.worktree-add", "registry x.lock:shared")
+            .expect("rule");
+        let shown = |command: &str| {
+            settings.scope[command]
+                .iter()
+                .map(|need| need.what.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(shown("commit"), ["global"]);
+        assert_eq!(shown("status"), [""; 0]);
+        assert_eq!(shown("worktree-add"), ["registry", "x.lock"]);
+    }
+
+    #[test]
     fn what_is_malformed_changes_nothing() {
         let mut settings = Settings::default();
         let bad = [
@@ -358,6 +456,11 @@ mod tests {
             ("parents", "a=.b"),
             ("parents", "a=b b=a"),
             ("parents", "a,b=c"),
+            ("scopes", "fine"),
+            ("scope.commit", ""),
+            ("scope.commit", "work-tree"),
+            ("scope", "commit"),
+            ("require", "maybe"),
         ];
         for (key, value) in bad {
             assert!(settings.set(key, value).is_err(), "{key}={value}");

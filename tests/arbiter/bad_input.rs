@@ -285,6 +285,9 @@ fn bad_options_and_variables_are_refused_by_name() {
         ("GIT_LOCKFS_TICKET_GRACE", "x"),
         ("GIT_LOCKFS_PARENTS", "a"),
         ("GIT_LOCKFS_WIAT", "5s"),
+        ("GIT_LOCKFS_SCOPES", "fine"),
+        ("GIT_LOCKFS_SCOPE", "commit=work-tree"),
+        ("GIT_LOCKFS_REQUIRE", "maybe"),
     ] {
         let mut command = bare.command(env!("CARGO_BIN_EXE_git-lockfs"));
         command.arg("mount").env(variable, value);
