@@ -164,8 +164,8 @@ fn apply_configuration(settings: &mut Settings, answer: &[u8]) -> Result<(), Con
         let record = std::str::from_utf8(record).map_err(|_| ConfigError::NotUtf8 {
             name: String::from_utf8_lossy(record.split(|&byte| byte == b'\n').next().unwrap_or(record)).into_owned(),
         })?;
-        // A key without `=` has no value; none of ours is a switch, so the empty text is refused where it must be.
-        let (key, value) = record.split_once('\n').unwrap_or((record, ""));
+        // A key without `=` is a switch that is on; what is no switch refuses that word.
+        let (key, value) = record.split_once('\n').unwrap_or((record, "true"));
         settings.set(key.strip_prefix(SECTION).unwrap_or(key), value)?;
     }
     Ok(())
@@ -180,7 +180,7 @@ fn check_variables(mut names: impl Iterator<Item = OsString>) -> Result<(), Conf
     }
 }
 
-fn apply_environment(
+pub(super) fn apply_environment(
     settings: &mut Settings,
     variable: impl Fn(&'static str) -> Option<OsString>,
 ) -> Result<(), ConfigError> {

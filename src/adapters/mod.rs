@@ -5,12 +5,14 @@
 //! a call would wait for the very thread that makes it.
 
 pub mod clock;
+pub mod configuration;
 pub mod faults;
 pub mod git;
 pub mod heartbeat;
 pub mod journal;
 pub mod memory;
 pub mod processes;
+pub mod repository;
 pub mod tokens;
 pub mod watcher;
 
@@ -20,5 +22,6 @@ pub use heartbeat::{Heartbeat, Phase};
 pub use journal::{Journal, JournalError};
 pub use memory::{MemoryDisk, MemoryLog};
 pub use processes::{Confinement, ExitKind, OwnerError, Pinned, Processes, Trail};
+pub use repository::Repository;
 pub use tokens::{TokenError, Tokens};
 pub use watcher::{Alarm, Event, Watcher};

@@ -3,9 +3,7 @@
 //! [`plan`] is the answer for one command line. It is a pure function of the words, of the settings and of what a
 //! [`Surroundings`] says about the repository; it runs nothing, reads no file and takes no lock.
 //!
-//! Three rules keep a plan from ever closing a circle with another plan. Locks are asked for in steps, each of one
-//! mode, all of a step together or none; the steps of all plans follow one order of the locks; and a plan asks for all
-//! it needs before git starts.
+//! All locks of a plan are asked for in one request, together or none, before git starts: so plans close no circle.
 //!
 //! What is not in the table (a program `git-NAME`, an alias that is a shell line) may do anything to its worktree, and
 //! gets the worktree. An alias of git's own commands is expanded as git expands it.
@@ -46,36 +44,14 @@ pub trait Surroundings {
     fn remote_of(&self, branch: &str) -> Option<String>;
 }
 
-/// Locks of one mode that are asked for together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// Shared or exclusive.
-    pub mode: Mode,
-    /// Their names, sorted; at least one.
-    pub locks: Vec<LockName>,
-}
-
 /// The locks of one command, and what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Plan {
     /// The command that git will run, its alias expanded; `None` when git itself answers.
     pub command: Option<String>,
-    /// What to ask for, in this order, before git starts. Empty: the command runs as it is.
-    pub steps: Vec<Step>,
-}
-
-impl Plan {
-    /// Whether nothing is to be locked; such a command must not take git's own optional locks either.
-    pub fn is_free(&self) -> bool {
-        self.steps.is_empty()
-    }
-
-    /// Every lock with its mode, in the order of the steps.
-    pub fn locks(&self) -> impl Iterator<Item = (&LockName, Mode)> {
-        self.steps
-            .iter()
-            .flat_map(|step| step.locks.iter().map(move |lock| (lock, step.mode)))
-    }
+    /// What to ask for, sorted by name, each name once. Empty: the command runs as it is, and must not take git's own
+    /// optional locks either.
+    pub locks: Vec<(LockName, Mode)>,
 }
 
 /// The locks that a command line needs.
@@ -83,29 +59,18 @@ pub fn plan(invocation: &Invocation, settings: &Settings, surroundings: &dyn Sur
     let Some((command, args)) = expand(invocation, settings, surroundings) else {
         return Plan::default();
     };
-    let steps = match args.first().map(String::as_str) {
+    let locks = match args.first().map(String::as_str) {
         Some("-h" | "--help" | "--help-all") => Vec::new(),
         _ => {
             let arguments = Arguments::new(&command, &args);
             let needs = needs_of(&command, &arguments, settings);
-            Resolver::new(&command, arguments, surroundings).steps(&needs)
+            Resolver::new(&command, arguments, surroundings).locks(&needs)
         }
     };
     Plan {
         command: Some(command),
-        steps,
+        locks,
     }
-}
-
-/// Whether a command, whatever its arguments, is one that the table knows and nobody has configured to need a lock. For
-/// these there is nothing to find out: no repository, no alias.
-pub fn is_always_free(command: &str, settings: &Settings) -> bool {
-    let mut rows = rows(settings.scopes)
-        .filter(|(name, ..)| first_word(name) == command)
-        .peekable();
-    rows.peek().is_some()
-        && rows.all(|(_, _, needs)| *needs == "none")
-        && !settings.scope.keys().any(|key| first_part_fits(key, command))
 }
 
 /// The command and its arguments behind all aliases; `None` when no command runs.
@@ -167,12 +132,6 @@ fn is_known(command: &str) -> bool {
 
 fn first_word(name: &str) -> &str {
     name.split(' ').next().unwrap_or(name)
-}
-
-/// Whether a key of `lockfs.scope` is for a command, or for a subcommand of it.
-fn first_part_fits(key: &str, command: &str) -> bool {
-    key.strip_prefix(&command.to_ascii_lowercase())
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 #[cfg(test)]

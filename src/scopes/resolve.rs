@@ -1,14 +1,12 @@
-//! From what a row of the table asks for to the names of locks, in the order in which they are asked for.
+//! From what a row of the table asks for to the names of locks.
 
 use std::collections::BTreeMap;
 
+use super::Surroundings;
 use super::arguments::Arguments;
 use super::names::ref_lock;
-use super::{Step, Surroundings};
 use crate::types::{LockName, Mode, Need, What};
 
-/// The parents first, then what is held longest by the fewest: whoever waits for the later ones holds the earlier.
-const FIRST: &[&str] = &["global.lock", "maintenance.lock", "registry.lock"];
 /// The option that makes a branch, by command; all in one list, for no command has two meanings for one of them.
 const CREATES: &[&str] = &["-b", "-B", "-c", "-C", "--create", "--force-create", "--orphan"];
 
@@ -29,35 +27,20 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// The steps in which to ask.
-    pub fn steps(&self, needs: &[Need]) -> Vec<Step> {
-        let mut locks: BTreeMap<(usize, LockName), Mode> = BTreeMap::new();
+    /// The locks to ask for.
+    pub fn locks(&self, needs: &[Need]) -> Vec<(LockName, Mode)> {
+        let mut locks: BTreeMap<LockName, Mode> = BTreeMap::new();
         for need in needs {
             for lock in self.locks_for(&need.what) {
-                let rank = FIRST
-                    .iter()
-                    .position(|first| *first == lock.as_str())
-                    .unwrap_or(FIRST.len());
-                let mode = locks.entry((rank, lock)).or_insert(need.mode);
+                let mode = locks.entry(lock).or_insert(need.mode);
                 *mode = need.mode.max(*mode);
             }
         }
-        let global = (0, named("global.lock"));
-        if locks.get(&global) == Some(&Mode::Exclusive) {
-            // It has all of git's scopes in it, and a request for parent and child would wait for itself.
-            locks.retain(|(_, lock), _| *lock == global.1 || !is_scope(lock));
+        if locks.get("global.lock") == Some(&Mode::Exclusive) {
+            // It has all of git's scopes in it already.
+            locks.retain(|lock, _| !is_scope(lock));
         }
-        let mut steps: Vec<Step> = Vec::new();
-        for ((_, lock), mode) in locks {
-            match steps.last_mut() {
-                Some(step) if step.mode == mode => step.locks.push(lock),
-                _ => steps.push(Step {
-                    mode,
-                    locks: vec![lock],
-                }),
-            }
-        }
-        steps
+        locks.into_iter().collect()
     }
 
     fn locks_for(&self, what: &What) -> Vec<LockName> {

@@ -57,22 +57,20 @@ const ON_TOPIC: Repository = Repository {
 fn steps_with(settings: &Settings, repository: &Repository, line: &str) -> String {
     let words = shell_words::split(line).expect("words");
     let plan = plan(&Invocation::parse(words), settings, repository);
-    let step = |step: &Step| {
-        let locks: Vec<&str> = step
-            .locks
-            .iter()
-            .map(|lock| lock.as_str().trim_end_matches(".lock"))
-            .collect();
-        let mode = if step.mode == Mode::Shared { "s" } else { "x" };
-        format!(
-            "{mode}:{}",
-            locks
-                .join(",")
-                .replace("refs%2Fheads%2F", "h/")
-                .replace("refs%2Fremotes%2F", "r/")
-        )
+    let of = |wanted: Mode| {
+        let names = plan.locks.iter().filter(|(_, mode)| *mode == wanted);
+        let names: Vec<&str> = names.map(|(lock, _)| lock.as_str().trim_end_matches(".lock")).collect();
+        names
+            .join(",")
+            .replace("refs%2Fheads%2F", "h/")
+            .replace("refs%2Fremotes%2F", "r/")
     };
-    plan.steps.iter().map(step).collect::<Vec<_>>().join(" ")
+    let parts = [("s", of(Mode::Shared)), ("x", of(Mode::Exclusive))];
+    let parts = parts.iter().filter(|(_, names)| !names.is_empty());
+    parts
+        .map(|(mode, names)| format!("{mode}:{names}"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn steps(line: &str) -> String {
@@ -154,19 +152,19 @@ fn what_writes_one_worktree_takes_it_and_its_branch() {
 fn what_reads_the_list_of_worktrees_shares_it_and_what_changes_it_is_alone() {
     assert_eq!(
         steps("worktree add -b new ../new"),
-        "s:maintenance x:registry,config,ref-h/new"
+        "s:maintenance x:config,ref-h/new,registry"
     );
     assert_eq!(
         steps("worktree add ../place"),
-        "s:maintenance x:registry,config,ref-h/place"
+        "s:maintenance x:config,ref-h/place,registry"
     );
     assert_eq!(
         steps("worktree add ../place main"),
-        "s:maintenance x:registry,config,ref-h/main"
+        "s:maintenance x:config,ref-h/main,registry"
     );
     assert_eq!(
         steps("worktree add --detach ../place"),
-        "s:maintenance x:registry,config"
+        "s:maintenance x:config,registry"
     );
     assert_eq!(steps("worktree remove ../other"), "x:registry,worktree-other");
     assert_eq!(steps("worktree prune"), "x:registry");
@@ -177,7 +175,7 @@ fn what_reads_the_list_of_worktrees_shares_it_and_what_changes_it_is_alone() {
         steps("fetch --depth=1 origin main"),
         "s:maintenance,registry x:ref-r/origin,shallow"
     );
-    assert_eq!(steps("gc"), "x:maintenance s:registry");
+    assert_eq!(steps("gc"), "s:registry x:maintenance");
 }
 
 #[test]
@@ -264,7 +262,6 @@ fn the_coarse_preset_has_few_scopes() {
         "s:maintenance x:ref-h/topic,stash,worktree-w",
         "as measured"
     );
-    assert!(is_always_free("log", &settings) && !is_always_free("status", &settings));
 }
 
 #[test]
@@ -274,12 +271,11 @@ fn a_configured_scope_wins() {
         ("scope.commit", "worktree:shared build.lock"),
         ("scope.worktree-add", "none"),
         ("scope.sh", "global stash worktree other.lock"),
-        ("scope.status", "worktree:shared"),
     ] {
         settings.set(key, value).expect(key);
     }
     let steps = |line: &str| steps_with(&settings, &ON_TOPIC, line);
-    assert_eq!(steps("ci"), "x:build s:worktree-w");
+    assert_eq!(steps("ci"), "s:worktree-w x:build");
     assert_eq!(steps("worktree add x"), "");
     assert_eq!(steps("worktree prune"), "x:registry");
     assert_eq!(
@@ -287,33 +283,6 @@ fn a_configured_scope_wins() {
         "x:global,other",
         "a scope of git's lies in global.lock already"
     );
-    assert!(!is_always_free("status", &settings) && !is_always_free("worktree", &settings));
-    assert!(is_always_free("log", &settings) && !is_always_free("commit", &Settings::default()));
-}
-
-/// Two plans close no circle when each asks in the same order.
-#[test]
-fn all_plans_follow_one_order() {
-    let rank = |lock: &LockName| {
-        let first = ["global.lock", "maintenance.lock", "registry.lock"];
-        let rank = first.iter().position(|name| *name == lock.as_str());
-        (rank.unwrap_or(first.len()), lock.clone())
-    };
-    for (command, condition, _) in table::MEASURED.iter().chain(table::COARSE) {
-        let option = condition
-            .split(' ')
-            .next()
-            .filter(|word| word.starts_with('-'))
-            .unwrap_or("");
-        let words = [command, option, "x", "main"].join(" ");
-        let plan = plan(
-            &Invocation::parse(words.split_ascii_whitespace()),
-            &Settings::default(),
-            &ON_TOPIC,
-        );
-        let locks: Vec<_> = plan.locks().map(|(lock, _)| rank(lock)).collect();
-        assert!(locks.is_sorted(), "{words}: {locks:?}");
-    }
 }
 
 #[test]

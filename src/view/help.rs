@@ -41,7 +41,8 @@ acquire: one request for several locks. Open it for reading and writing, write o
     exec 9<> acquire
     echo 'locks=NAME[,NAME...] mode=exclusive wait=5s priority=8 session=S op=\"git merge\" ticket=T' >&9 || exit 75
     read -r grant <&9        # token=919; later lines: wanted by=PID mode=exclusive priority=10
-Keys: locks (required), mode (exclusive, shared), wait (0, a time, forever), priority (1 to 10), session, op, ticket.
+Keys: locks (required), shared (more of them, to be held shared), mode (exclusive, shared), wait (0, a time, forever),
+priority (1 to 10), session, op, ticket.
 A JSON object with the same keys is taken too. All locks are taken together or none; all go at the last close.
 ";
 

@@ -60,7 +60,7 @@ pub const VERBS: &[&str] = &[
 ];
 
 /// The keys of `acquire`, for the documentation.
-pub const ACQUIRE_KEYS: &[&str] = &["locks", "mode", "wait", "priority", "session", "op", "ticket"];
+pub const ACQUIRE_KEYS: &[&str] = &["locks", "shared", "mode", "wait", "priority", "session", "op", "ticket"];
 
 /// What was wrong, in a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +75,7 @@ fn malformed<T>(sentence: impl Into<String>) -> Result<T, Malformed> {
 #[serde(deny_unknown_fields)]
 struct Fields {
     locks: Option<Names>,
+    shared: Option<Names>,
     mode: Option<String>,
     wait: Option<Scalar>,
     priority: Option<Scalar>,
@@ -88,6 +89,15 @@ struct Fields {
 enum Names {
     Joined(String),
     List(Vec<String>),
+}
+
+impl Names {
+    fn into_list(self) -> Vec<String> {
+        match self {
+            Self::Joined(text) => text.split(',').map(str::to_owned).collect(),
+            Self::List(names) => names,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,6 +152,7 @@ fn fields_of(text: &str) -> Result<Fields, Malformed> {
         let value = value.to_owned();
         let is_first = match key {
             "locks" => fields.locks.replace(Names::Joined(value)).is_none(),
+            "shared" => fields.shared.replace(Names::Joined(value)).is_none(),
             "mode" => fields.mode.replace(value).is_none(),
             "wait" => fields.wait.replace(Scalar::Text(value)).is_none(),
             "priority" => fields.priority.replace(Scalar::Text(value)).is_none(),
@@ -193,7 +204,7 @@ fn resolve(fields: Fields) -> Result<AcquireRequest, Malformed> {
         return malformed(format!("op is 1 to {OP_CHARS_MAX} printable characters"));
     }
     Ok(AcquireRequest {
-        claims: claims(fields.locks, mode)?,
+        claims: claims(fields.locks, fields.shared, mode)?,
         wait,
         priority,
         session,
@@ -210,23 +221,32 @@ fn label<T, E: std::fmt::Display>(
     parse(text.as_bytes()).map_err(|error| Malformed(format!("{key}={text}: {error}")))
 }
 
-fn claims(names: Option<Names>, mode: Mode) -> Result<Vec<Claim>, Malformed> {
-    let names: Vec<String> = match names {
-        None => return malformed("locks=NAME[,NAME...] is missing"),
-        Some(Names::Joined(text)) => text.split(',').map(str::to_owned).collect(),
-        Some(Names::List(names)) => names,
+fn claims(names: Option<Names>, shared: Option<Names>, mode: Mode) -> Result<Vec<Claim>, Malformed> {
+    let Some(names) = names else {
+        return malformed("locks=NAME[,NAME...] is missing");
     };
-    if names.is_empty() || names.len() > LOCKS_MAX {
+    let names = names.into_list();
+    let shared = shared.map(Names::into_list);
+    let count = names.len() + shared.as_ref().map_or(0, Vec::len);
+    if names.is_empty() || shared.as_ref().is_some_and(Vec::is_empty) || count > LOCKS_MAX {
         return malformed(format!("a request is for 1 to {LOCKS_MAX} locks"));
     }
-    let mut claims = Vec::with_capacity(names.len());
+    let mut claims = Vec::with_capacity(count);
     for name in names {
-        let lock = label("locks", &name, LockName::parse_lock)?;
-        claims.push(Claim::whole(lock, mode));
+        claims.push(Claim::whole(label("locks", &name, LockName::parse_lock)?, mode));
+    }
+    for name in shared.unwrap_or_default() {
+        claims.push(Claim::whole(
+            label("shared", &name, LockName::parse_lock)?,
+            Mode::Shared,
+        ));
     }
     claims.sort();
     claims.dedup();
-    Ok(claims)
+    match claims.windows(2).find(|pair| pair[0].lock == pair[1].lock) {
+        Some(pair) => malformed(format!("{} is asked for in both modes", pair[0].lock)),
+        None => Ok(claims),
+    }
 }
 
 /// Parses one line for `control`.
@@ -298,8 +318,26 @@ mod tests {
     }
 
     #[test]
+    fn some_of_the_locks_can_be_shared() {
+        let modes = |text: &[u8]| {
+            let request = parse_acquire(text).expect("well-formed");
+            let mode = |claim: &Claim| format!("{} {}", claim.lock, claim.mode);
+            request.claims.iter().map(mode).collect::<Vec<_>>()
+        };
+        let expected = ["a exclusive", "b shared", "c shared"];
+        assert_eq!(modes(b"locks=a shared=c,b"), expected);
+        assert_eq!(modes(br#"{"locks":"a","shared":["b","c"]}"#), expected);
+        assert_eq!(modes(b"locks=a,b mode=shared shared=b"), ["a shared", "b shared"]);
+    }
+
+    #[test]
     fn what_is_malformed_is_refused_whole() {
         let bad: &[&[u8]] = &[
+            b"shared=a",
+            b"locks=a shared=",
+            b"locks=a shared=a",
+            b"locks=a shared=b,.c",
+            br#"{"locks":"a","shared":[]}"#,
             b"",
             b"\n",
             b"locks=",
