@@ -64,7 +64,7 @@ impl Configuration {
                 settings.set(key, value)?;
             }
         }
-        apply_environment(&mut settings, |variable| env::var_os(variable))?;
+        apply_environment(&mut settings, env::var_os)?;
         Ok(settings)
     }
 }

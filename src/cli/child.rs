@@ -88,6 +88,13 @@ pub fn supervise(mut command: Command, watch: impl FnOnce() -> Option<String> + 
     .run()
 }
 
+/// Lets signals act on us again as on any program, after a command has ended.
+pub fn release_signals() -> Result<()> {
+    let mut ours = SigSet::from_iter(PASSED_ON.iter().copied());
+    ours.add(Signal::SIGCHLD);
+    Ok(ours.thread_unblock()?)
+}
+
 struct Supervisor {
     child: Child,
     signals: SignalFd,

@@ -167,7 +167,8 @@ fn lock_path(place: &Place) -> PathBuf {
     place.state_dir.join("daemon.lock")
 }
 
-fn make_state_dir(path: &Path) -> Result<()> {
+/// Makes the state directory, closed to others, when it is missing.
+pub fn make_state_dir(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(error).with_context(|| path.display().to_string())

@@ -87,22 +87,21 @@ pub enum WouldWaitForItself {
     NoNameLeft(LockName),
 }
 
-/// The names to ask for, so that no outer run is waited for.
-pub fn names_to_ask(
-    wanted: &[LockName],
-    mode: Mode,
+/// The locks to ask for, so that no outer run is waited for.
+pub fn locks_to_ask(
+    wanted: &[(LockName, Mode)],
     held: &[Held],
     settings: &Settings,
-) -> Result<Vec<LockName>, WouldWaitForItself> {
-    let mut names = Vec::new();
-    for name in wanted {
-        if let Some(name) = name_to_ask(name, mode, held, settings)?
-            && !names.contains(&name)
+) -> Result<Vec<(LockName, Mode)>, WouldWaitForItself> {
+    let mut locks: Vec<(LockName, Mode)> = Vec::new();
+    for (name, mode) in wanted {
+        if let Some(name) = name_to_ask(name, *mode, held, settings)?
+            && !locks.iter().any(|(known, _)| *known == name)
         {
-            names.push(name);
+            locks.push((name, *mode));
         }
     }
-    Ok(names)
+    Ok(locks)
 }
 
 fn name_to_ask(
@@ -166,7 +165,8 @@ mod tests {
     }
 
     fn ask(wanted: &str, mode: Mode, held: &str) -> Result<Vec<LockName>, WouldWaitForItself> {
-        names_to_ask(&[name(wanted)], mode, &parse(held), &Settings::default())
+        let asked = locks_to_ask(&[(name(wanted), mode)], &parse(held), &Settings::default())?;
+        Ok(asked.into_iter().map(|(name, _)| name).collect())
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.set("parents", "*=world.lock").expect("rule");
         let held = parse("world.lock=7:exclusive");
-        let refused = names_to_ask(&[name("x.lock")], Mode::Shared, &held, &settings);
+        let refused = locks_to_ask(&[(name("x.lock"), Mode::Shared)], &held, &settings);
         assert_eq!(refused, Err(WouldWaitForItself::NoNameLeft(name("x.lock"))));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! One file a subcommand. Errors are printed once, here.
 
+mod ancestors;
 mod bounded;
 mod break_lock;
 mod child;
@@ -13,7 +14,9 @@ mod device;
 mod doctor;
 mod estate;
 mod failure;
+mod git;
 mod held;
+mod install;
 mod locks_json;
 mod man;
 mod mount;
@@ -29,19 +32,26 @@ mod request;
 mod restart;
 mod roff;
 mod run;
+mod scope;
+mod shellenv;
 mod status;
 mod supervisor;
+mod taken;
 mod umount;
+mod uninstall;
 mod worker;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::types::{LockName, NameError, SessionName, TicketName};
 
+/// Exit code for a malformed command line, as clap has it.
+pub const EXIT_USAGE: u8 = 2;
 /// Exit code when a lock could not be had (EX_TEMPFAIL of sysexits.h).
 pub const EXIT_NOT_HAD: u8 = 75;
 /// Exit code when no daemon answers (EX_UNAVAILABLE of sysexits.h).
@@ -63,6 +73,11 @@ enum Command {
     Status(status::Args),
     Path(path::Args),
     Run(run::Args),
+    Git(git::Args),
+    Scope(scope::Args),
+    Install(install::Args),
+    Uninstall(uninstall::Args),
+    Shellenv(shellenv::Args),
     Break(break_lock::Args),
     Release(release::Args),
     Doctor(doctor::Args),
@@ -70,10 +85,14 @@ enum Command {
     Man(man::Args),
 }
 
-/// Parses the command line, carries it out and prints an error once.
+/// Parses the command line, carries it out and prints an error once. Called by the name of git, we are git.
 pub fn run() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let result = if man::is_wanted(&arguments) {
+    let mut words = std::env::args_os();
+    let called = words.next().unwrap_or_default();
+    let arguments: Vec<OsString> = words.collect();
+    let result = if Path::new(&called).file_name() == Some(OsStr::new("git")) {
+        git::run_as_git(&arguments)
+    } else if man::is_wanted(&arguments) {
         man::show(man::Page::Commands)
     } else {
         Cli::parse().command.run()
@@ -97,6 +116,11 @@ impl Command {
             Self::Status(args) => status::run(args),
             Self::Path(args) => path::run(args),
             Self::Run(args) => run::run(args),
+            Self::Git(args) => git::run(args),
+            Self::Scope(args) => scope::run(args),
+            Self::Install(args) => install::run(args),
+            Self::Uninstall(args) => uninstall::run(args),
+            Self::Shellenv(args) => shellenv::run(args),
             Self::Break(args) => break_lock::run(args),
             Self::Release(args) => release::run(args),
             Self::Doctor(args) => doctor::run(args),

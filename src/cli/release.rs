@@ -38,7 +38,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn release(mount: &Mount, lock: &LockName) -> Result<()> {
+/// Removes a lock as rm(1) does, and says who has it when that is refused.
+pub fn release(mount: &Mount, lock: &LockName) -> Result<()> {
     let path = mount.file("locks").join(lock.as_str());
     // A lock made by mkdir is a directory to its keeper.
     let removed = match fs::remove_file(&path) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::locks_json::{Holder, Snapshot};
+use super::locks_json::{Held, Holder, Snapshot};
 
 /// A span as people say it: `0.5s`, `12s`, `3m12s`, `2h05m`, `4d03h`.
 pub fn span(span: Duration) -> String {
@@ -71,7 +71,11 @@ pub fn who(pid: u32, session: Option<&str>) -> String {
 
 /// `held by 4242 (agent-7) since 14:40:00, for 3m12s: git merge`
 pub fn held_by(holder: &Holder) -> String {
-    let who = who(holder.pid, holder.session.as_deref());
+    let who = match (holder.pid, holder.held, &holder.session) {
+        // A lease belongs to no process in particular.
+        (0, Held::Lease, Some(session)) => format!("session {session}"),
+        (pid, _, session) => who(pid, session.as_deref()),
+    };
     let since = clock(&holder.since, holder.age());
     let age = span(holder.age());
     match &holder.op {

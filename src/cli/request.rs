@@ -3,31 +3,17 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::run::Wait;
+use super::taken::Wait;
+use crate::scopes::Invocation;
 use crate::types::{LockName, Mode, TicketName};
 
 /// The longest operation that is shown, in bytes.
 const OPERATION_BYTES_MAX: usize = 200;
-/// Options of git that take the next word as their value.
-const GIT_OPTIONS_WITH_VALUE: &[&str] = &[
-    "-C",
-    "-c",
-    "--git-dir",
-    "--work-tree",
-    "--namespace",
-    "--exec-path",
-    "--config-env",
-    "--super-prefix",
-    "--attr-source",
-];
-
 /// One request for several locks.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    /// Together or none.
-    pub locks: &'a [LockName],
-    /// Shared or exclusive.
-    pub mode: Mode,
+    /// Together or none, each in its mode.
+    pub locks: &'a [(LockName, Mode)],
     /// `None` leaves it to the configuration.
     pub wait: Option<Wait>,
     /// `None` leaves it to nice(1).
@@ -43,8 +29,17 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// The line to write.
     pub fn line(&self) -> String {
-        let names: Vec<&str> = self.locks.iter().map(LockName::as_str).collect();
-        let mut words = vec![word("locks", names.join(",")), word("mode", self.mode)];
+        let names = |wanted: Mode| {
+            let locks = self.locks.iter().filter(|(_, mode)| *mode == wanted);
+            let names: Vec<&str> = locks.map(|(name, _)| name.as_str()).collect();
+            names.join(",")
+        };
+        let (exclusive, shared) = (names(Mode::Exclusive), names(Mode::Shared));
+        let mut words = match (exclusive.as_str(), shared.as_str()) {
+            ("", shared) => vec![word("locks", shared), word("mode", Mode::Shared)],
+            (exclusive, "") => vec![word("locks", exclusive), word("mode", Mode::Exclusive)],
+            (exclusive, shared) => vec![word("locks", exclusive), word("shared", shared)],
+        };
         match self.wait {
             None => {}
             Some(Wait::Forever) => words.push(word("wait", "forever")),
@@ -77,15 +72,11 @@ pub fn operation(command: &[OsString]) -> String {
     if program != "git" {
         return program.into_owned();
     }
-    let mut arguments = arguments.iter().map(|argument| argument.to_string_lossy());
-    while let Some(argument) = arguments.next() {
-        if GIT_OPTIONS_WITH_VALUE.contains(&&*argument) {
-            arguments.next();
-        } else if !argument.starts_with('-') {
-            return format!("git {argument}");
-        }
+    let words = arguments.iter().map(|argument| argument.to_string_lossy());
+    match Invocation::parse(words).command {
+        Some(verb) => format!("git {verb}"),
+        None => program.into_owned(),
     }
-    program.into_owned()
 }
 
 fn one_line(text: &str) -> String {
@@ -104,11 +95,11 @@ mod tests {
 
     #[test]
     fn a_request_is_one_line_that_splits_back_into_its_words() {
-        let locks = [b"x.lock".as_slice(), b"a$b.lock"].map(|name| LockName::parse_lock(name).expect("name"));
+        let name = |name: &[u8]| (LockName::parse_lock(name).expect("name"), Mode::Exclusive);
+        let locks = [name(b"x.lock"), name(b"a$b.lock")];
         let ticket = TicketName::parse(b"t").expect("ticket");
         let request = Request {
             locks: &locks,
-            mode: Mode::Exclusive,
             wait: Some(Wait::AtMost(Duration::from_secs(5))),
             priority: Some(8),
             session: Some("agent-7"),
@@ -133,17 +124,18 @@ mod tests {
 
     #[test]
     fn what_is_left_open_is_left_to_the_daemon() {
-        let locks = [LockName::parse_lock(b"x.lock").expect("name")];
-        let request = Request {
-            locks: &locks,
-            mode: Mode::Shared,
+        let locks = [("x.lock", Mode::Shared), ("y.lock", Mode::Exclusive)];
+        let locks = locks.map(|(name, mode)| (LockName::parse_lock(name.as_bytes()).expect("name"), mode));
+        let request = |locks| Request {
+            locks,
             wait: Some(Wait::AtMost(Duration::ZERO)),
             priority: None,
             session: None,
             op: "",
             ticket: None,
         };
-        assert_eq!(request.line(), "locks=x.lock mode=shared wait=0\n");
+        assert_eq!(request(&locks[..1]).line(), "locks=x.lock mode=shared wait=0\n");
+        assert_eq!(request(&locks).line(), "locks=y.lock shared=x.lock wait=0\n");
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod resolve;
 mod table;
 
 pub use invocation::Invocation;
-pub use names::{ref_lock, worktree_lock};
+pub use names::{fnv1a, ref_lock, worktree_lock};
 
 use arguments::Arguments;
 use resolve::Resolver;

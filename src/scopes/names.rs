@@ -32,7 +32,7 @@ pub fn worktree_lock(id: Option<&str>) -> LockName {
 }
 
 /// FNV-1a, 64 bits: the same everywhere and for ever, which the standard library's hashers do not promise.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })

@@ -1,0 +1,86 @@
+//! `git lockfs install`: a `git` that comes first in PATH and takes the locks by itself, for this repository.
+//!
+//! What is put there is written down in a manifest before it is put there, with what was there before, so that
+//! `uninstall` takes it all back, byte for byte. Nothing outside of the state directory is touched, except the settings
+//! files that `--agent` names and shows.
+
+pub mod agents;
+pub mod manifest;
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use super::daemon::make_state_dir;
+use super::place::Place;
+use agents::Agent;
+use manifest::Manifest;
+
+/// Set up a git that takes locks by itself
+///
+/// Then, in each shell: eval "$(git lockfs shellenv)". Plain `git commit` is coordinated there, in every worktree.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Also write the project settings of this tool, so that its commands find that git; repeat for several
+    #[arg(long = "agent", value_name = "NAME", value_enum)]
+    agents: Vec<Agent>,
+    /// Only show what would be written
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+/// The directory that belongs before all others in PATH.
+pub fn shim_dir(place: &Place) -> PathBuf {
+    place.state_dir.join("bin")
+}
+
+/// Whether `install` has been here.
+pub fn is_installed(place: &Place) -> bool {
+    shim_dir(place).join("git").symlink_metadata().is_ok()
+}
+
+/// Carries out the subcommand.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let place = Place::find()?;
+    let shims = shim_dir(&place);
+    let edits = args
+        .agents
+        .iter()
+        .map(|agent| agent.edit(&shims))
+        .collect::<Result<Vec<_>>>()?;
+    let mut shown = String::new();
+    for edit in edits.iter().filter(|edit| !edit.is_done()) {
+        shown += &edit.shown();
+    }
+    io::stdout().write_all(shown.as_bytes())?;
+    if args.dry_run {
+        return Ok(ExitCode::SUCCESS);
+    }
+    make_state_dir(&place.state_dir)?;
+    let mut manifest = Manifest::read(&place)?;
+    for edit in edits.iter().filter(|edit| !edit.is_done()) {
+        manifest.remember(edit);
+        manifest.write(&place)?;
+        edit.write()?;
+    }
+    manifest.write(&place)?;
+    put_shim(&place)?;
+    let next = "git-lockfs: installed; in your shell: eval \"$(git lockfs shellenv)\"\n";
+    io::stdout().write_all(next.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A link to this program by the name of git; replaced at once, so that no shell finds it missing meanwhile.
+fn put_shim(place: &Place) -> Result<()> {
+    let shims = shim_dir(place);
+    fs::create_dir_all(&shims).with_context(|| shims.display().to_string())?;
+    let program = std::env::current_exe().context("where this program is")?;
+    let aside = shims.join(format!(".git.{}", std::process::id()));
+    symlink(&program, &aside).with_context(|| aside.display().to_string())?;
+    let shim = shims.join("git");
+    fs::rename(&aside, &shim).with_context(|| shim.display().to_string())
+}
