@@ -4,6 +4,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "git/fetch.rs"]
+mod fetch;
 #[path = "git/install.rs"]
 mod install;
 #[path = "git/many.rs"]

@@ -14,6 +14,7 @@ mod device;
 mod doctor;
 mod estate;
 mod failure;
+mod fetch;
 mod git;
 mod held;
 mod install;
@@ -75,6 +76,7 @@ enum Command {
     Run(run::Args),
     Git(git::Args),
     Scope(scope::Args),
+    Fetch(fetch::Args),
     Install(install::Args),
     Uninstall(uninstall::Args),
     Shellenv(shellenv::Args),
@@ -118,6 +120,7 @@ impl Command {
             Self::Run(args) => run::run(args),
             Self::Git(args) => git::run(args),
             Self::Scope(args) => scope::run(args),
+            Self::Fetch(args) => fetch::run(args),
             Self::Install(args) => install::run(args),
             Self::Uninstall(args) => uninstall::run(args),
             Self::Shellenv(args) => shellenv::run(args),
