@@ -8,6 +8,8 @@ mod support;
 mod fetch;
 #[path = "git/install.rs"]
 mod install;
+#[path = "git/issues.rs"]
+mod issues;
 #[path = "git/many.rs"]
 mod many;
 #[path = "git/safe.rs"]

@@ -5,6 +5,7 @@
 mod ancestors;
 mod bounded;
 mod break_lock;
+mod check;
 mod child;
 mod client;
 mod completions;
@@ -18,6 +19,8 @@ mod fetch;
 mod git;
 mod held;
 mod install;
+mod issue;
+mod lock;
 mod locks_json;
 mod man;
 mod mount;
@@ -40,6 +43,7 @@ mod supervisor;
 mod taken;
 mod umount;
 mod uninstall;
+mod unlock;
 mod worker;
 
 use std::ffi::{OsStr, OsString};
@@ -77,6 +81,9 @@ enum Command {
     Git(git::Args),
     Scope(scope::Args),
     Fetch(fetch::Args),
+    Lock(lock::Args),
+    Unlock(unlock::Args),
+    Check(check::Args),
     Install(install::Args),
     Uninstall(uninstall::Args),
     Shellenv(shellenv::Args),
@@ -121,6 +128,9 @@ impl Command {
             Self::Git(args) => git::run(args),
             Self::Scope(args) => scope::run(args),
             Self::Fetch(args) => fetch::run(args),
+            Self::Lock(args) => lock::run(args),
+            Self::Unlock(args) => unlock::run(args),
+            Self::Check(args) => check::run(args),
             Self::Install(args) => install::run(args),
             Self::Uninstall(args) => uninstall::run(args),
             Self::Shellenv(args) => shellenv::run(args),
