@@ -6,15 +6,14 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Seek};
-use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use tempfile::TempDir;
 
 use super::super::child::{Outcome, release_signals, supervise};
 use super::super::taken::Taken;
@@ -189,8 +188,9 @@ fn in_progress(git_dir: &Path) -> Vec<bool> {
         .collect()
 }
 
-/// git's event trace, in memory.
-struct Trace(File);
+/// git's event trace, in a directory of its own. A process that the command leaves behind has the path in its
+/// environment for as long as it lives; when the directory is gone, it finds nothing to write to.
+struct Trace(TempDir);
 
 impl Trace {
     /// Has the command write its trace to us, unless somebody else wants it.
@@ -199,17 +199,23 @@ impl Trace {
         if std::env::var_os(TARGET).is_some_and(|target| !target.is_empty() && target != "0") {
             return None;
         }
-        let file = File::from(memfd_create(c"git-trace", MFdFlags::MFD_CLOEXEC).ok()?);
-        command.env(TARGET, format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
-        Some(Self(file))
+        // Without a trace the command runs once.
+        let trace = Self(TempDir::with_prefix("git-lockfs-").ok()?);
+        command.env(TARGET, trace.events());
+        Some(trace)
+    }
+
+    fn events(&self) -> PathBuf {
+        self.0.path().join("events")
     }
 
     /// Which of git's own locks was in the way.
-    fn lost_race(mut self) -> Option<String> {
-        let mut text = String::new();
-        self.0.rewind().ok()?;
-        self.0.take(TRACE_BYTES_MAX).read_to_string(&mut text).ok()?;
-        text.lines()
+    fn lost_race(self) -> Option<String> {
+        let mut text = Vec::new();
+        let file = File::open(self.events()).ok()?;
+        file.take(TRACE_BYTES_MAX).read_to_end(&mut text).ok()?;
+        String::from_utf8_lossy(&text)
+            .lines()
             .filter_map(message_of)
             .find(|message| is_lost_race(message))
     }
