@@ -31,6 +31,12 @@ impl Mount {
         }
     }
 
+    /// The mount at that place as mountinfo has it, without a look at whether its daemon answers: the first call does
+    /// that. `None` when nothing is mounted.
+    pub fn hoped_for(place: Place) -> Option<Self> {
+        place.mount().map(|_| Self { place })
+    }
+
     /// Where it is.
     pub fn place(&self) -> &Place {
         &self.place

@@ -13,7 +13,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
+use super::EXIT_NO_DAEMON;
 use super::client::Mount;
+use super::failure::exit_code;
 use super::place::{Place, State};
 use super::run::finish;
 use super::taken::{Options, Taken, Wait, wait_limit};
@@ -127,18 +129,21 @@ fn git(args: &[OsString], options: Options) -> Result<ExitCode> {
         return become_git(command);
     }
     let place = Place::of(repository.common_dir.clone());
-    let mount = match place.state() {
-        State::Mounted => Mount::at(place)?,
-        state => {
-            unmounted::allow(&place, state, &prepared)?;
-            return become_git(command);
-        }
+    let Some(mount) = Mount::hoped_for(place.clone()) else {
+        unmounted::allow(&place, State::Bare, &prepared)?;
+        return become_git(command);
     };
     let options = Options {
         op: format!("git {}", prepared.plan.command.as_deref().unwrap_or_default()),
         passed_down: true,
         ..options
     };
-    let taken = Taken::take(&mount, &prepared.plan.locks, &options)?;
+    let taken = match Taken::take(&mount, &prepared.plan.locks, &options) {
+        Err(error) if exit_code(&error) == EXIT_NO_DAEMON => {
+            unmounted::allow(&place, place.state(), &prepared)?;
+            return become_git(command);
+        }
+        other => other?,
+    };
     finish(attempts::run(&program, args, &taken, repository, &prepared.plan)?)
 }

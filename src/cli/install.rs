@@ -33,6 +33,9 @@ pub struct Args {
     dry_run: bool,
 }
 
+/// The program that is nothing but that git.
+const SHIM: &str = "git-lockfs-shim";
+
 /// The directory that belongs before all others in PATH.
 pub fn shim_dir(place: &Place) -> PathBuf {
     place.state_dir.join("bin")
@@ -74,11 +77,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A link to this program by the name of git; replaced at once, so that no shell finds it missing meanwhile.
+/// A link to our program by the name of git; replaced at once, so that no shell finds it missing meanwhile.
 fn put_shim(place: &Place) -> Result<()> {
     let shims = shim_dir(place);
     fs::create_dir_all(&shims).with_context(|| shims.display().to_string())?;
-    let program = std::env::current_exe().context("where this program is")?;
+    let own = std::env::current_exe().context("where this program is")?;
+    // The small one lies beside; without it we do the same under that name, and start more slowly.
+    let small = own.with_file_name(SHIM);
+    let program = if small.exists() { small } else { own };
     let aside = shims.join(format!(".git.{}", std::process::id()));
     symlink(&program, &aside).with_context(|| aside.display().to_string())?;
     let shim = shims.join("git");

@@ -98,14 +98,25 @@ enum Command {
 pub fn run() -> ExitCode {
     let mut words = std::env::args_os();
     let called = words.next().unwrap_or_default();
+    if Path::new(&called).file_name() == Some(OsStr::new("git")) {
+        return run_as_git();
+    }
     let arguments: Vec<OsString> = words.collect();
-    let result = if Path::new(&called).file_name() == Some(OsStr::new("git")) {
-        git::run_as_git(&arguments)
-    } else if man::is_wanted(&arguments) {
+    let result = if man::is_wanted(&arguments) {
         man::show(man::Page::Commands)
     } else {
         Cli::parse().command.run()
     };
+    exit_code(result)
+}
+
+/// Carries out our own command line as that of git, under the locks that the command needs.
+pub fn run_as_git() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    exit_code(git::run_as_git(&arguments))
+}
+
+fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
         if is_broken_pipe(&error) {
             // Who read our output has seen enough.

@@ -90,7 +90,7 @@ fn the_shim_follows_the_program() {
         repository
             .sh("readlink .git/lockfs/bin/git")
             .text()
-            .ends_with(env!("CARGO_BIN_EXE_git-lockfs"))
+            .ends_with(env!("CARGO_BIN_EXE_git-lockfs-shim"))
     );
     // A program that is gone leaves git as it was.
     repository

@@ -22,6 +22,14 @@ fn git_runs_under_the_locks_of_its_command() {
     let env = written(&mount, "env");
     assert!(env.contains("GIT_LOCKFS_HELD=main-worktree.lock="), "{env}");
     assert!(env.contains("GIT_LOCKFS_TOKEN="), "{env}");
+    let trace = env
+        .lines()
+        .find_map(|line| line.strip_prefix("GIT_TRACE2_EVENT="))
+        .expect("a trace");
+    assert!(
+        !exists(std::path::Path::new(trace).parent().expect("its directory")),
+        "gone with git: {trace}"
+    );
     assert_eq!(written(&mount, "timeout"), "10000\n", "git's own timeouts are raised");
     assert_eq!(mount.listed(), [""; 0]);
     assert_eq!(safe_git(&mount, &["commit", "-q", "-m", "nothing"]).code(), 1);

@@ -138,6 +138,20 @@ fn without_a_mount_git_runs_and_says_so_once() {
 }
 
 #[test]
+fn a_daemon_that_is_gone_is_none() {
+    let mut mount = installed();
+    mount.daemon().kill();
+    let output = mount.sh(&with_shim("git commit -q --allow-empty -m x")).ok();
+    assert!(
+        output.error().contains("running git without locks"),
+        "{}",
+        output.error()
+    );
+    let refused = mount.sh(&with_shim("git -c lockfs.require=true commit -q --allow-empty -m y"));
+    assert_eq!(refused.code(), 69, "{}", refused.error());
+}
+
+#[test]
 fn without_a_git_behind_it_the_shim_says_so() {
     let mount = installed();
     let output = mount.sh("PATH=$R/.git/lockfs/bin git status");

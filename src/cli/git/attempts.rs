@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -200,7 +201,7 @@ impl Trace {
             return None;
         }
         // Without a trace the command runs once.
-        let trace = Self(TempDir::with_prefix("git-lockfs-").ok()?);
+        let trace = Self(private_dir().ok()?);
         command.env(TARGET, trace.events());
         Some(trace)
     }
@@ -219,6 +220,15 @@ impl Trace {
             .filter_map(message_of)
             .find(|message| is_lost_race(message))
     }
+}
+
+/// Arguments are in a trace, and may be secrets.
+fn private_dir() -> std::io::Result<TempDir> {
+    let closed = std::fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new()
+        .prefix("git-lockfs-")
+        .permissions(closed)
+        .tempdir()
 }
 
 /// The first line of an error's message.

@@ -1,9 +1,10 @@
 //! Which program is git, when we stand before it in PATH; and becoming it.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -14,19 +15,34 @@ use super::super::failure::failure;
 /// Exit code when there is no such program, as a shell has it.
 const EXIT_NOT_FOUND: u8 = 127;
 
-/// The first git in PATH that is not this program.
+/// What the names of our programs begin with.
+const OURS: &str = "git-lockfs";
+
+/// The first git in PATH that is none of ours.
 pub fn real_git() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     find_in(&path).ok_or_else(|| failure(EXIT_NOT_FOUND, "there is no git in PATH but this one"))
 }
 
 fn find_in(path: &OsStr) -> Option<PathBuf> {
-    let own = std::fs::metadata("/proc/self/exe")
-        .ok()
-        .map(|meta| (meta.dev(), meta.ino()));
+    let identity = |path: &Path| {
+        std::fs::metadata(path)
+            .ok()
+            .map(|meta| (meta.is_file(), meta.dev(), meta.ino()))
+    };
+    let own = identity("/proc/self/exe".as_ref());
     std::env::split_paths(path).map(|dir| dir.join("git")).find(|git| {
-        let meta = std::fs::metadata(git).ok().filter(std::fs::Metadata::is_file);
-        meta.is_some_and(|meta| own != Some((meta.dev(), meta.ino()))) && access(git, AccessFlags::X_OK).is_ok()
+        let found = identity(git);
+        let is_ours = || {
+            let target = git.canonicalize().unwrap_or_default();
+            target
+                .file_name()
+                .is_some_and(|name| name.as_bytes().starts_with(OURS.as_bytes()))
+        };
+        found.is_some_and(|(is_file, ..)| is_file)
+            && found != own
+            && !is_ours()
+            && access(git, AccessFlags::X_OK).is_ok()
     })
 }
 
@@ -54,13 +70,15 @@ mod tests {
     fn this_program_under_the_name_of_git_is_passed_over() {
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name);
-        for name in ["own", "plain", "real"] {
+        for name in ["own", "ours", "plain", "real"] {
             std::fs::create_dir(at(name)).expect("a directory");
         }
         symlink("/proc/self/exe", at("own").join("git")).expect("a link");
+        std::fs::copy("/bin/true", at("git-lockfs-shim")).expect("a copy");
+        symlink("../git-lockfs-shim", at("ours").join("git")).expect("a link");
         std::fs::write(at("plain").join("git"), "not executable").expect("a file");
         symlink("/bin/true", at("real").join("git")).expect("a link");
-        let path = std::env::join_paths(["own", "missing", "plain", "real"].map(at)).expect("a PATH");
+        let path = std::env::join_paths(["own", "ours", "missing", "plain", "real"].map(at)).expect("a PATH");
         assert_eq!(find_in(&path), Some(at("real").join("git")));
         assert_eq!(find_in(at("own").as_os_str()), None);
     }
