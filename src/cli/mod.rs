@@ -8,6 +8,7 @@ mod break_lock;
 mod check;
 mod child;
 mod client;
+mod commit;
 mod completions;
 mod config;
 mod daemon;
@@ -45,6 +46,7 @@ mod umount;
 mod uninstall;
 mod unlock;
 mod worker;
+mod worktree;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -87,6 +89,7 @@ enum Command {
     Install(install::Args),
     Uninstall(uninstall::Args),
     Shellenv(shellenv::Args),
+    Commit(commit::Args),
     Break(break_lock::Args),
     Release(release::Args),
     Doctor(doctor::Args),
@@ -145,6 +148,7 @@ impl Command {
             Self::Install(args) => install::run(args),
             Self::Uninstall(args) => uninstall::run(args),
             Self::Shellenv(args) => shellenv::run(args),
+            Self::Commit(args) => commit::run(args),
             Self::Break(args) => break_lock::run(args),
             Self::Release(args) => release::run(args),
             Self::Doctor(args) => doctor::run(args),

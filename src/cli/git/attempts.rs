@@ -108,7 +108,7 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 /// Adds to what the environment configures already.
-fn raise_timeouts(command: &mut Command) {
+pub fn raise_timeouts(command: &mut Command) {
     let count = std::env::var("GIT_CONFIG_COUNT")
         .ok()
         .and_then(|count| count.parse::<usize>().ok());

@@ -1,0 +1,81 @@
+//! The check after a commit: whether it has the files that were asked for, and no others.
+//!
+//! A hook that adds a file, or takes one out, is the usual reason. The commit stands; the difference is told.
+
+use super::changes::Changes;
+
+/// The name of the event.
+const EVENT: &str = "git_commit_validation_warning";
+/// How many files a warning names, each way.
+const NAMED_MAX: usize = 20;
+
+/// How a commit differs from what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Difference {
+    /// Asked for, and not in the commit.
+    missing: Vec<String>,
+    /// In the commit, and not asked for.
+    foreign: Vec<String>,
+}
+
+/// Warns on standard error when a commit has other files than were asked for.
+pub fn warn(commit: &str, declared: &Changes, committed: &Changes) {
+    if let Some(difference) = compare(declared, committed) {
+        eprintln!("git-lockfs: warning: {}", difference.sentence(commit));
+    }
+}
+
+fn compare(declared: &Changes, committed: &Changes) -> Option<Difference> {
+    let only_in = |here: &Changes, there: &Changes| -> Vec<String> {
+        let only = here.keys().filter(|path| !there.contains_key(*path));
+        only.map(|path| String::from_utf8_lossy(path).into_owned()).collect()
+    };
+    let missing = only_in(declared, committed);
+    let foreign = only_in(committed, declared);
+    (!missing.is_empty() || !foreign.is_empty()).then_some(Difference { missing, foreign })
+}
+
+impl Difference {
+    fn sentence(&self, commit: &str) -> String {
+        let missing = named(&self.missing);
+        let foreign = named(&self.foreign);
+        format!("{EVENT}: commit={commit} missing={missing} foreign={foreign}")
+    }
+}
+
+/// The names as one word of a shell: separated by commas, with `-` for none.
+fn named(paths: &[String]) -> String {
+    if paths.is_empty() {
+        return "-".to_owned();
+    }
+    let more = paths.len().saturating_sub(NAMED_MAX);
+    let mut names: Vec<String> = paths.iter().take(NAMED_MAX).cloned().collect();
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    shell_words::quote(&names.join(",")).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::changes::sample as changes;
+    use super::*;
+
+    #[test]
+    fn missing_and_foreign_files_are_told_apart() {
+        assert_eq!(compare(&changes(&["a", "b"]), &changes(&["b", "a"])), None);
+        let difference = compare(&changes(&["a", "b c"]), &changes(&["a", "d"])).expect("they differ");
+        assert_eq!(
+            difference.sentence("1234"),
+            "git_commit_validation_warning: commit=1234 missing='b c' foreign=d"
+        );
+        let difference = compare(&changes(&[]), &changes(&["d"])).expect("they differ");
+        assert_eq!(difference.sentence("1").split(' ').nth(2), Some("missing=-"));
+    }
+
+    #[test]
+    fn a_warning_is_bounded() {
+        let many: Vec<String> = (0..30).map(|number| format!("f{number:02}")).collect();
+        assert!(named(&many).ends_with(",f19,and 10 more'"), "{}", named(&many));
+    }
+}
