@@ -1,5 +1,6 @@
 //! `git lockfs doctor`: one line a check, and the command that fixes what is wrong.
 
+mod enforcement;
 mod machine;
 mod repository;
 

@@ -19,6 +19,7 @@ mod failure;
 mod fetch;
 mod git;
 mod held;
+mod hook;
 mod install;
 mod issue;
 mod lock;
@@ -92,12 +93,14 @@ enum Command {
     Commit(commit::Args),
     Break(break_lock::Args),
     Release(release::Args),
+    Hook(hook::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
 
-/// Parses the command line, carries it out and prints an error once. Called by the name of git, we are git.
+/// Parses the command line, carries it out and prints an error once. Called by the name of git we are git, and by that of
+/// a hook that hook.
 pub fn run() -> ExitCode {
     let mut words = std::env::args_os();
     let called = words.next().unwrap_or_default();
@@ -105,6 +108,9 @@ pub fn run() -> ExitCode {
         return run_as_git();
     }
     let arguments: Vec<OsString> = words.collect();
+    if let Some(code) = hook::serve(Path::new(&called), &arguments) {
+        return code;
+    }
     let result = if man::is_wanted(&arguments) {
         man::show(man::Page::Commands)
     } else {
@@ -151,6 +157,7 @@ impl Command {
             Self::Commit(args) => commit::run(args),
             Self::Break(args) => break_lock::run(args),
             Self::Release(args) => release::run(args),
+            Self::Hook(args) => hook::run(args),
             Self::Doctor(args) => doctor::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),

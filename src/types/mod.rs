@@ -18,7 +18,7 @@ pub use name::{LockName, NameError, Pattern, SessionName, TicketName};
 pub use need::{Need, NeedError, Preset, What};
 pub use priority::Priority;
 pub use refusal::Refusal;
-pub use settings::{KEYS, Key, SettingError, Settings, WaitLimit, is_unread_variable};
+pub use settings::{KEYS, Key, OnUnavailable, SettingError, Settings, WaitLimit, is_unread_variable};
 pub use text::{Declared, Text, TextError};
 pub use time::{Moment, Tick, parse_span};
 

@@ -94,6 +94,18 @@ pub const KEYS: &[Key] = &[
         default: "false",
         help: "whether a git command that needs locks is refused while nothing is mounted",
     },
+    Key {
+        name: "enforce",
+        env: "GIT_LOCKFS_ENFORCE",
+        default: "false",
+        help: "whether the hook refuses to move a branch or tag without a fitting lock",
+    },
+    Key {
+        name: "onUnavailable",
+        env: "GIT_LOCKFS_ON_UNAVAILABLE",
+        default: "warn",
+        help: "what the hook does when no daemon answers: allow, warn or deny",
+    },
 ];
 
 /// What the names of all our environment variables begin with.
@@ -150,6 +162,29 @@ pub enum SettingError {
     },
 }
 
+/// What becomes of a ref update when nobody can say who holds its lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUnavailable {
+    /// It goes on.
+    Allow,
+    /// It goes on, and standard error says so.
+    Warn,
+    /// It is refused.
+    Deny,
+}
+
+impl OnUnavailable {
+    /// Parses the word for it.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "allow" => Some(Self::Allow),
+            "warn" => Some(Self::Warn),
+            "deny" => Some(Self::Deny),
+            _ => None,
+        }
+    }
+}
+
 /// All settings of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -169,6 +204,10 @@ pub struct Settings {
     pub scope: BTreeMap<String, Vec<Need>>,
     /// Whether git commands that need locks are refused without a daemon.
     pub require: bool,
+    /// Whether the hook refuses ref updates without a fitting lock.
+    pub enforce: bool,
+    /// What the hook does when no daemon answers.
+    pub on_unavailable: OnUnavailable,
     parents: Vec<(Pattern, LockName)>,
 }
 
@@ -183,6 +222,8 @@ impl Default for Settings {
             scopes: Preset::Measured,
             scope: BTreeMap::new(),
             require: false,
+            enforce: false,
+            on_unavailable: OnUnavailable::Warn,
             parents: git_scopes(),
         }
     }
@@ -228,6 +269,10 @@ impl Settings {
             Some("scopes") => self.scopes = Preset::parse(value).ok_or(bad("measured or coarse"))?,
             Some("scope") => self.scope = scope_rules(value).ok_or(bad(SCOPE_RULES))?,
             Some("require") => self.require = boolean(value).ok_or(bad("true or false"))?,
+            Some("enforce") => self.enforce = boolean(value).ok_or(bad("true or false"))?,
+            Some("onUnavailable") => {
+                self.on_unavailable = OnUnavailable::parse(value).ok_or(bad("allow, warn or deny"))?;
+            }
             Some("parents") => self.parents = parent_rules(value).map_err(bad)?,
             _ => return Err(SettingError::UnknownKey { key: key.to_owned() }),
         }
@@ -461,6 +506,8 @@ mod tests {
             ("scope.commit", "work-tree"),
             ("scope", "commit"),
             ("require", "maybe"),
+            ("enforce", "sometimes"),
+            ("onUnavailable", "ask"),
         ];
         for (key, value) in bad {
             assert!(settings.set(key, value).is_err(), "{key}={value}");
