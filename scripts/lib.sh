@@ -62,6 +62,14 @@ need_build() {
     need_rust
 }
 
+# Builds the program as it is used. It starts as git's hook and as git itself, often and for next to nothing, and then
+# finding its libraries would be most of what it does; so they are linked in where the system has them for that.
+build_release() {
+    local static=()
+    [ ! -e "$(cc -print-file-name=libc.a)" ] || static=(-- -C target-feature=+crt-static)
+    (cd -- "$project" && cargo rustc --release --locked --bin git-lockfs "${static[@]}")
+}
+
 has_fuse_device() { [ "$(stat -c %t:%T /dev/fuse 2>/dev/null)" = a:e5 ]; } # 10:229; some containers mask it
 
 # Opens /dev/fuse to ordinary users if it is not: 0666 is what distributions set, containers often forget.
