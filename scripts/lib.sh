@@ -62,12 +62,14 @@ need_build() {
     need_rust
 }
 
-# Builds the program as it is used. It starts as git's hook and as git itself, often and for next to nothing, and then
-# finding its libraries would be most of what it does; so they are linked in where the system has them for that.
+# Builds the programs as they are used. They start as git's hook and as git itself, often and for next to nothing, and
+# then finding their libraries would be most of what they do; so these are linked in where the system has them for that.
 build_release() {
-    local static=()
+    local program static=()
     [ ! -e "$(cc -print-file-name=libc.a)" ] || static=(-- -C target-feature=+crt-static)
-    (cd -- "$project" && cargo rustc --release --locked --bin git-lockfs "${static[@]}")
+    for program in git-lockfs git-lockfs-shim; do
+        (cd -- "$project" && cargo rustc --release --locked --bin "$program" "${static[@]}")
+    done
 }
 
 has_fuse_device() { [ "$(stat -c %t:%T /dev/fuse 2>/dev/null)" = a:e5 ]; } # 10:229; some containers mask it

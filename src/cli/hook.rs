@@ -33,7 +33,7 @@ use crate::types::{OnUnavailable, Settings};
 use proof::{Question, Verdict};
 use updates::Update;
 
-pub use setup::{Args, fires, run};
+pub use setup::{Args, fires, install, run, uninstall};
 
 /// The hook that guards refs.
 const GUARD: &str = "reference-transaction";

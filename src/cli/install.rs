@@ -16,7 +16,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 use super::daemon::make_state_dir;
+use super::hook;
 use super::place::Place;
+use crate::adapters::read_settings;
 use agents::Agent;
 use manifest::Manifest;
 
@@ -72,6 +74,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     manifest.write(&place)?;
     put_shim(&place)?;
+    if read_settings(&place.common_dir)?.enforce {
+        for line in hook::install(&place)? {
+            writeln!(io::stdout(), "git-lockfs: {line}")?;
+        }
+    }
     let next = "git-lockfs: installed; in your shell: eval \"$(git lockfs shellenv)\"\n";
     io::stdout().write_all(next.as_bytes())?;
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+use super::hook;
 use super::install::manifest::Manifest;
 use super::install::shim_dir;
 use super::place::Place;
@@ -19,6 +20,7 @@ pub struct Args {}
 /// Carries out the subcommand.
 pub fn run(_: &Args) -> Result<ExitCode> {
     let place = Place::find()?;
+    hook::uninstall(&place)?;
     let kept = Manifest::read(&place)?.take_back(&place)?;
     for directory in [shim_dir(&place), place.state_dir.join("unmounted")] {
         match fs::remove_dir_all(&directory) {

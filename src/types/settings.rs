@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{LockName, Need, NeedError, Pattern, Preset, parse_span};
+use super::{LockName, Need, NeedError, OnUnavailable, Pattern, Preset, parse_span};
 
 /// How long an open or an `acquire` waits at most; `None` is for ever.
 pub type WaitLimit = Option<Duration>;
@@ -160,29 +160,6 @@ pub enum SettingError {
         /// What is wrong with it.
         error: NeedError,
     },
-}
-
-/// What becomes of a ref update when nobody can say who holds its lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnUnavailable {
-    /// It goes on.
-    Allow,
-    /// It goes on, and standard error says so.
-    Warn,
-    /// It is refused.
-    Deny,
-}
-
-impl OnUnavailable {
-    /// Parses the word for it.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.to_ascii_lowercase().as_str() {
-            "allow" => Some(Self::Allow),
-            "warn" => Some(Self::Warn),
-            "deny" => Some(Self::Deny),
-            _ => None,
-        }
-    }
 }
 
 /// All settings of a mount.

@@ -219,3 +219,18 @@ fn messages_authors_and_trailers_are_gits() {
     assert!(loud.text().contains("loud"), "git's own words: {}", loud.text());
     wait_until("all is released", || mount.listed().is_empty());
 }
+
+/// With the transparent git first in PATH, the content is still that of the moment: what it starts itself takes no lock.
+#[test]
+fn a_coordinated_git_in_the_path_is_not_in_its_way() {
+    let mount = world();
+    let (holding, _) = holder_of(&mount, "main-worktree.lock");
+    sh(&mount, "$LOCKFS install; echo called >a");
+    let waiting = mount.spawn_sh("PATH=$PWD/.git/lockfs/bin:$PATH; $LOCKFS commit -qm mine -- a && echo done");
+    mount.wait_for_waiters("main-worktree.lock", 1);
+    sh(&mount, "echo later >a");
+    holding.kill();
+    waiting.wait_for_line("done");
+    assert_eq!(sh(&mount, "git show HEAD:a; cat a"), "called\nlater");
+    nothing_left_behind(&mount);
+}

@@ -137,7 +137,7 @@ fn a_background_child_does_not_keep_the_lock() {
         .ok()
         .text();
     let child: u32 = said.trim().parse().expect("a PID");
-    assert_eq!(process_state(child), 'S', "it lives on");
+    assert!(!matches!(process_state(child), 'Z' | 'X'), "it lives on");
     assert!(!mount.taken("x.lock"));
 }
 

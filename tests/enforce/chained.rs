@@ -133,6 +133,21 @@ fn uninstall_leaves_every_byte_as_it_was() {
     }
 }
 
+/// `git lockfs install` and `uninstall` have the hook with them where it is wanted.
+#[test]
+fn install_brings_the_hook_where_it_is_enforced() {
+    let repository = plain();
+    let before = everything(&repository);
+    sh(&repository, "$LOCKFS install");
+    refused(&repository, COMMIT, &["deny"]);
+    sh(&repository, "$LOCKFS uninstall");
+    assert_eq!(everything(&repository), before);
+    sh(
+        &repository,
+        "git config lockfs.enforce false; $LOCKFS install; test ! -e .git/hooks/reference-transaction",
+    );
+}
+
 /// A bare repository has hooks too.
 #[test]
 fn a_bare_repository_is_guarded() {

@@ -127,3 +127,25 @@ fn packing_needs_no_lock_and_removing_does() {
     );
     assert_eq!(mount.sh("git rev-parse -q --verify topic").code(), 1);
 }
+
+/// What `git lockfs git` takes for a command is what the hook asks for, with either table.
+#[test]
+fn what_runs_through_the_coordinated_git_passes() {
+    let mount = world();
+    for table in ["measured", "coarse"] {
+        sh(
+            &mount,
+            &format!(
+                r#"git config lockfs.scopes {table}; g() {{ "$LOCKFS" git -- "$@"; }}
+        g commit -q --allow-empty -m x; g -C $T/linked commit -q --allow-empty -m x
+        g tag v-{table}; g tag -d v-{table} >/dev/null; g branch new; g branch -m new newer; g branch -f newer HEAD~1; g branch -qD newer
+        g switch -qc side; echo {table} >side; g add side; g commit -qm side; g switch -q main; g merge -q --no-ff -m merge side
+        g commit -q --allow-empty -m on; g switch -q side; g rebase -q main 2>&1; g switch -q main; g branch -qD side
+        g worktree add -q -b fresh $T/fresh; g worktree remove $T/fresh; g branch -qD fresh
+        git clone -q --bare . $T/{table}.git; git -C $T/{table}.git tag tagged; g remote add {table} $T/{table}.git; "$LOCKFS" fetch -q {table}
+        git rev-parse -q --verify tagged >/dev/null; g tag -d tagged >/dev/null
+        echo dirty >a; g stash -q; g stash pop -q; g reset -q --hard; g gc -q; g fsck --strict 2>&1"#
+            ),
+        );
+    }
+}

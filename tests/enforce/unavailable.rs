@@ -1,6 +1,6 @@
 //! When nobody can say who holds what, and when nothing is to be enforced.
 
-use crate::support::{Repository, Said};
+use crate::support::{Repository, Said, sys};
 use crate::{refused, repository, sh, world};
 
 const COMMIT: &str = "git commit -q --allow-empty -m x";
@@ -34,8 +34,8 @@ fn the_setting_decides_when_no_daemon_answers() {
 /// A daemon that died is one that does not answer.
 #[test]
 fn a_dead_daemon_is_unavailable() {
-    let mut mount = world();
-    mount.daemon().kill();
+    let mount = world();
+    mount.kill_daemon();
     let said = mount.sh(COMMIT).ok().error();
     assert!(said.contains("is gone"), "{said}");
     sh(&mount, "git config lockfs.onUnavailable deny");
@@ -45,10 +45,16 @@ fn a_dead_daemon_is_unavailable() {
 /// A daemon that hangs must not hang git.
 #[test]
 fn a_daemon_that_does_not_answer_is_waited_for_a_bounded_time() {
-    let mut mount = world();
-    mount.daemon().signal(libc::SIGSTOP);
+    let mount = world();
+    // The supervisor first: it would replace a worker that hangs.
+    let daemon = [mount.supervisor_pid(), mount.worker_pid()];
+    for pid in daemon {
+        sys::kill(pid, libc::SIGSTOP).expect("ours to stop");
+    }
     let said = mount.sh(COMMIT).ok().error();
-    mount.daemon().signal(libc::SIGCONT);
+    for pid in daemon {
+        sys::kill(pid, libc::SIGCONT).expect("ours to continue");
+    }
     assert!(said.contains("does not answer"), "{said}");
 }
 

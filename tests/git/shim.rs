@@ -139,8 +139,8 @@ fn without_a_mount_git_runs_and_says_so_once() {
 
 #[test]
 fn a_daemon_that_is_gone_is_none() {
-    let mut mount = installed();
-    mount.daemon().kill();
+    let mount = installed();
+    mount.kill_daemon();
     let output = mount.sh(&with_shim("git commit -q --allow-empty -m x")).ok();
     assert!(
         output.error().contains("running git without locks"),
