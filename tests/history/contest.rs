@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::checker::check;
 use crate::client::{NAMES, ORDERS, Random, now};
 use crate::record::{Answer, Client, Death, End, Event, Nanos, Request, Sighting, assemble, note_sightings};
+use crate::support::process::holds_within;
 use crate::support::{Repository, Running, client::executable, wait_until};
 
 /// How long a client may take to end after the contest: longer than any wait.
@@ -138,6 +139,15 @@ impl<'a> Contest<'a> {
     /// Waits for the clients to end, judges the history, and tells how much happened.
     pub fn judge(mut self) -> Tally {
         for mut seat in std::mem::take(&mut self.seats) {
+            if !holds_within(END_MAX, || seat.process.status().is_some()) {
+                let log = std::fs::read_to_string(&seat.log).unwrap_or_default();
+                let last: Vec<&str> = log.lines().rev().take(3).collect();
+                let (pid, table) = (seat.process.id(), self.repository.locks_json());
+                panic!(
+                    "{:?} (PID {pid}) is not answered after {last:?}: {table:#}",
+                    seat.client
+                );
+            }
             let output = seat.process.finish_within(END_MAX);
             assert!(
                 output.status.success(),
