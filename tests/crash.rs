@@ -111,6 +111,8 @@ impl Crashing {
     /// Kills the worker and returns when it is gone; whoever calls the mount then waits for the next one.
     #[track_caller]
     fn kill_worker(&self) {
+        // After a few deaths in a row the next worker comes after a pause.
+        wait_until("a worker serves", || self.worker().is_some());
         let pid = self.worker_pid();
         sys::kill(pid, libc::SIGKILL).expect("ours to kill");
         wait_until("the worker is gone", || self.worker() != Some(pid));

@@ -40,6 +40,8 @@ fn a_grant_that_nobody_heard_of_is_taken_back() {
     let mount = cloned();
     for point in ["after-journal", "before-reply"] {
         let mut client = mount.client();
+        // What was closed before has been carried out by the time this is answered.
+        assert!(!mount.taken("x.lock"));
         mount.die_at(point);
         assert_eq!(
             client.open(mount.lock("x.lock"), TAKE),

@@ -207,6 +207,11 @@ fn bash_keeps_its_place_when_it_opens_again() {
         });
         assert_eq!(pids[0], shell.id());
     }
+    let children = format!("/proc/{0}/task/{0}/children", shell.id());
+    crate::wait_until("no signal comes any more", || {
+        std::fs::read_to_string(&children).is_ok_and(|children| children.is_empty())
+    });
+    mount.wait_for_waiters("x.lock", 2);
     holder.close(fd);
     behind.finish().expect("the shell had it and has ended");
     assert_eq!(shell.finish().text(), "granted");

@@ -287,7 +287,10 @@ fn a_death_in_compaction_loses_nothing() {
     let mount = Crashing::new();
     let (_a, _) = mount.holder("a.lock");
     let _waits = mount.waiter("a.lock", 1);
-    mount.sh("mkdir $L/b.lock; echo 0:s > $L/c.lock").ok();
+    let mut keeper = mount.client();
+    keeper.mkdir(mount.lock("b.lock")).unwrap();
+    let fd = keeper.open(mount.lock("c.lock"), TAKE).unwrap();
+    keeper.write(fd, "0:s\n").unwrap();
     wait_until("all are known", || {
         !mount.locks_json().to_string().contains("\"session\":null")
     });
