@@ -20,6 +20,7 @@ use super::handles::HandleKind;
 use super::inspect::{Fresh, access_of, is_stranger};
 use super::record::{Entry, ReplayError, Role, put};
 use super::replay::{Past, held_by};
+use super::state::Doubt;
 use super::{Outside, Service};
 use crate::adapters::Clock;
 use crate::adapters::processes::{self, OpenFile};
@@ -176,24 +177,37 @@ impl Service {
             Some(HandleKind::Lock(open)) => Some(open.tid),
             _ => None,
         };
-        let (mut orphans, mut others) = (Vec::new(), Vec::new());
-        for (handle, until) in doubtful {
-            match opener(handle) {
-                Some(0) | None => {}
-                Some(tid) if !self.processes.is_there(tid) => orphans.push(handle),
+        let (mut orphans, mut settled, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for doubt in doubtful {
+            match opener(doubt.handle) {
+                Some(tid) if tid != 0 && !self.processes.is_there(tid) => orphans.push(doubt.handle),
                 // It may be about to end, when it was killed a moment ago.
-                Some(_) if now.mono < until => others.push((handle, until)),
-                Some(_) => {}
+                Some(tid) if tid != 0 && now.mono < doubt.until => {
+                    others.push(doubt);
+                    continue;
+                }
+                Some(_) | None => {}
             }
+            settled.push(doubt.unique);
         }
         self.state().doubtful.extend(others);
-        if orphans.is_empty() {
+        if settled.is_empty() {
             return;
         }
-        let tables = processes::open_everywhere(&self.mountpoint);
-        let mut closed = self.closed_meanwhile(&tables);
-        closed.retain(|handle| orphans.contains(handle));
-        self.close_all(Role::Inspector, closed);
+        let mut closed = Vec::new();
+        if !orphans.is_empty() {
+            closed = self.closed_meanwhile(&processes::open_everywhere(&self.mountpoint));
+            closed.retain(|handle| orphans.contains(handle));
+        }
+        self.unit(Role::Inspector, || {
+            let mut state = self.state();
+            for unique in settled {
+                state.returning.answers.remove(&unique);
+                put(&mut state.writer.record, &Entry::Taken(unique));
+            }
+            drop(state);
+            self.close_all(Role::Inspector, closed);
+        });
     }
 
     fn close_all(&self, role: Role, handles: Vec<HandleId>) {
@@ -263,14 +277,18 @@ impl Service {
                 state.end_wait(now, unique);
             }
             for (unique, due) in std::mem::take(&mut state.returning.answers) {
+                if let Answer::Opened(opened) | Answer::Created(_, opened) = due.answer
+                    && !due.is_held
+                {
+                    let (handle, until) = (opened.handle, now.mono.after(DOUBT));
+                    state.doubtful.push(Doubt { unique, handle, until });
+                    // It stays written down until this is settled, which another life may have to do.
+                    state.returning.answers.insert(unique, due);
+                    continue;
+                }
                 put(&mut state.writer.record, &Entry::Taken(unique));
-                match due.answer {
-                    Answer::Opened(opened) if due.is_held => state.close(now, opened.handle),
-                    Answer::Opened(opened) | Answer::Created(_, opened) => {
-                        let until = now.mono.after(DOUBT);
-                        state.doubtful.push((opened.handle, until));
-                    }
-                    _ => {}
+                if let Answer::Opened(opened) = due.answer {
+                    state.close(now, opened.handle);
                 }
             }
             self.finish(state, now);

@@ -50,6 +50,15 @@ pub(super) struct Returning {
     pub(super) answers: HashMap<Unique, Due>,
 }
 
+/// An open file that a former life granted in this call, whose caller may have been killed before it heard of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Doubt {
+    pub(super) unique: Unique,
+    pub(super) handle: HandleId,
+    /// So long its opener may take to end.
+    pub(super) until: Tick,
+}
+
 /// An answer to a call of a former life.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Due {
@@ -75,7 +84,7 @@ pub(super) struct State {
     /// What was granted or passed to holders that are not identified yet.
     pub(super) unidentified: Vec<Fresh>,
     /// Open files of which it is not known whether their openers were told, and until when that is looked at.
-    pub(super) doubtful: Vec<(HandleId, Tick)>,
+    pub(super) doubtful: Vec<Doubt>,
     /// How many waits have begun that the inspector has not looked at.
     pub(super) uninspected: usize,
     /// Who breaks a lock just now and why: what its former holder is told.

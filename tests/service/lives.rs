@@ -81,6 +81,23 @@ fn what_was_granted_to_one_who_was_killed_before_it_heard_of_it_is_free() {
     assert!(!world.is_free("y.lock"), "of this one it is known that it was told");
 }
 
+/// The life that would have looked for it may die before it does.
+#[test]
+fn what_was_granted_to_one_who_was_killed_is_free_also_after_two_deaths() {
+    let world = World::bare(Settings::default(), true);
+    let mut killed = Program::sleeping();
+    world.take(by(killed.pid()), "x.lock");
+    let world = world.next_life(|| killed.end());
+    world.service.all_came_again();
+    let held = world.take(by(0), "y.lock");
+    let mut world = world.next_life(|| {});
+    world.service.all_came_again();
+    world.inspect();
+    world.until("x.lock is free", || world.is_free("x.lock"));
+    assert!(!world.is_free("y.lock"));
+    world.close(held);
+}
+
 #[test]
 fn who_is_behind_a_transaction_is_told_once_however_often_the_service_dies() {
     let mut world = World::new();
