@@ -4,9 +4,12 @@
 //! waiter ahead of it. A claim on a lock also claims every scope above it shared; holders of such a
 //! claim are counted in the scope's entry (`intents`), not listed.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::command::{Acquire, Claim, Party, Reply, Taking, Wait};
+use super::event::Happening;
 use super::grant::Owner;
 use super::places::Kept;
 use super::queue::{FRONT, Place};
@@ -106,6 +109,8 @@ impl Engine {
         if self.is_second_upgrade(&request) {
             self.keep_ticket(now, &request);
             self.leave_wants(&request);
+            let waited = Duration::ZERO;
+            self.tell_of(&request, Happening::Deadlocked { waited });
             return Err(Refusal::Deadlock);
         }
         self.enqueue(now, request);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::dir::FileChange;
+use super::event::Event;
 use crate::types::{
     Declared, GrantId, HandleId, LockName, Mode, Priority, ProcessId, Range, Refusal, SessionName, Settings, Text,
     Tick, TicketName, Token, Unique,
@@ -297,37 +298,6 @@ pub enum Effect {
     Passed(GrantId),
     /// For observers.
     Event(Event),
-}
-
-/// What observers are told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A lock was granted after so long a wait.
-    Acquired {
-        lock: LockName,
-        waited: std::time::Duration,
-    },
-    /// A lock ended after so long a hold.
-    Released {
-        lock: LockName,
-        held: std::time::Duration,
-        how: Ending,
-    },
-    /// A request began to wait.
-    Waited { lock: LockName },
-    /// A request gave up at its limit.
-    TimedOut { lock: LockName },
-}
-
-/// Why a lock ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Its holder let go.
-    Released,
-    /// Its owner or keeper is gone.
-    Stale,
-    /// It was broken or its session was released.
-    Broken,
 }
 
 /// The declared owner of a grant and the note behind it, for reading.

@@ -1,7 +1,8 @@
 //! A decided request becomes a grant: new, converted in place (flock), or cut and joined (fcntl).
 
 use super::acquire::{Request, Want};
-use super::command::{Effect, Event, Make, Shape, Taking};
+use super::command::{Effect, Make, Shape, Taking};
+use super::event::{Event, Happening, Subject, Who};
 use super::grant::{Extra, Grant, Hold, Lease, Owner, Part, Taker, Way};
 use super::table::{Holding, Slot};
 use super::{Engine, Freed, HolderText};
@@ -14,10 +15,19 @@ impl Engine {
     /// Makes the request a holder of all that it wants.
     pub(super) fn install(&mut self, now: Moment, request: Request) -> Token {
         let waited = now.mono.since(request.place.since);
+        // A flock(2) that changes what its handle holds keeps that grant.
+        let held = match (&request.taking, request.wants.first()) {
+            (Taking::Flock(_), Some(want)) => self.own_grant(want.slot, request.owner()),
+            _ => None,
+        };
+        let grant = held.unwrap_or(GrantId(self.next_grant));
         for claim in &request.claims {
-            self.effects.push_back(Effect::Event(Event::Acquired {
+            self.effects.push_back(Effect::Event(Event {
                 lock: claim.lock.clone(),
-                waited,
+                mode: claim.mode,
+                who: Who::of(&request.party),
+                subject: Subject::Grant(grant),
+                what: Happening::Acquired { waited },
             }));
         }
         match request.taking {

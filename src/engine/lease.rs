@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use super::Engine;
-use super::command::{Actor, Effect, Ending, Party, Reply, Target};
+use super::command::{Actor, Effect, Party, Reply, Target};
+use super::event::{Ending, Event, Happening, Subject, Who};
 use super::grant::{Grant, Hold, Lease, Taker, Way};
 use crate::types::{GrantId, HandleId, LockName, Moment, ProcessId, Refusal, Tick, Unique};
 
@@ -186,6 +187,15 @@ impl Engine {
         self.unindex_processes(&grant);
         grant.party = merged(grant.party, party);
         self.index_processes(&grant);
+        if let Some(part) = grant.parts.first() {
+            self.effects.push_back(Effect::Event(Event {
+                lock: self.table[part.slot].name.clone(),
+                mode: part.mode,
+                who: Who::of(&grant.party),
+                subject: Subject::Grant(id),
+                what: Happening::Identified,
+            }));
+        }
         self.grants.insert(id, grant);
         Ok(Reply::Done)
     }
@@ -216,6 +226,15 @@ impl Engine {
         request.party = merged(std::mem::take(&mut request.party), party);
         if let Some(process) = request.party.process.filter(|_| request.party.solo) {
             self.waiting_process.insert(process, id);
+        }
+        if let Some(claim) = request.claims.first() {
+            self.effects.push_back(Effect::Event(Event {
+                lock: claim.lock.clone(),
+                mode: claim.mode,
+                who: Who::of(&request.party),
+                subject: Subject::Request(id),
+                what: Happening::Identified,
+            }));
         }
         Ok(Reply::Done)
     }

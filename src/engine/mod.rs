@@ -12,12 +12,14 @@
 //! Rooms: `table` (locks in use, scopes), `queue` (one line, aging), `acquire` (who may have what),
 //! `wait` (into the lines and out of them), `install` (a request becomes a grant),
 //! `release` (every way a lock ends), `lease` (keepers and time), `dir` (files in mkdir locks), `places` (tickets, interrupted waits),
-//! `survive` (a new mount after an unclean end), `deadlock` (circles), `read` (what a reader sees), `scratch` (small files that are no locks).
+//! `survive` (a new mount after an unclean end), `deadlock` (circles), `read` (what a reader sees), `event` (what observers are told),
+//! `scratch` (small files that are no locks).
 
 mod acquire;
 mod command;
 mod deadlock;
 mod dir;
+mod event;
 mod grant;
 mod install;
 mod invariants;
@@ -38,10 +40,10 @@ mod wait;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use command::{
-    Acquire, Actor, Claim, Command, Effect, Ending, Event, HolderText, Make, Party, Reply, Shape, Taking, Target,
-    Trace, Wait,
+    Acquire, Actor, Claim, Command, Effect, HolderText, Make, Party, Reply, Shape, Taking, Target, Trace, Wait,
 };
 pub use dir::FileChange;
+pub use event::{Ending, Event, Happening, Subject, Who};
 pub use grant::{DirFiles, Extra, Grant, Hold, Lease, Owner, Taker, Way};
 pub use places::{Ticket, TicketState};
 pub use read::{Availability, Blocker, Holder, TextRule, Waiter};

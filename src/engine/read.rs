@@ -275,6 +275,11 @@ impl Engine {
             .is_some_and(|request| request.claims.iter().any(|claim| claim.lock == entry.name))
     }
 
+    /// How many requests wait.
+    pub fn requests_len(&self) -> usize {
+        self.requests.len()
+    }
+
     /// How many locks are in use, scopes included.
     pub fn locks_len(&self) -> usize {
         self.table.len()

@@ -1,6 +1,7 @@
 //! Every way a lock ends: the last close, an unlock, `rm`, the end of a process, `break`, a session's end.
 
-use super::command::{Actor, Effect, Ending, Event, Reply, Target};
+use super::command::{Actor, Effect, Reply, Target};
+use super::event::{Ending, Event, Happening, Subject, Who};
 use super::grant::{Grant, Hold, Owner, Part, Taker, Way};
 use super::table::Slot;
 use super::{Engine, Freed};
@@ -164,10 +165,15 @@ impl Engine {
         }
         if let Some(how) = ending {
             let lock = self.table[part.slot].name.clone();
-            self.effects.push_back(Effect::Event(Event::Released {
+            self.effects.push_back(Effect::Event(Event {
                 lock,
-                held: now.mono.since(grant.since),
-                how,
+                mode: part.mode,
+                who: Who::of(&grant.party),
+                subject: Subject::Grant(grant.id),
+                what: Happening::Released {
+                    held: now.mono.since(grant.since),
+                    how,
+                },
             }));
         }
     }
@@ -212,11 +218,29 @@ impl Engine {
     }
 
     pub(super) fn remove(&mut self, now: Moment, lock: &LockName, actor: &Actor) -> Result<Reply, Refusal> {
-        let (slot, ids) = self.movable(lock, actor)?;
+        let (slot, ids) = self
+            .movable(lock, actor)
+            .inspect_err(|refusal| self.tell_of_attempt(lock, actor.tid, *refusal))?;
         for &id in &ids {
             self.release_part(now, id, slot, Ending::Released);
         }
         Ok(Reply::Released(ids.len()))
+    }
+
+    /// Tells observers that a thread was kept from ending somebody else's lock.
+    fn tell_of_attempt(&mut self, lock: &LockName, tid: u32, refusal: Refusal) {
+        if matches!(refusal, Refusal::HeldByOther | Refusal::NotYours) {
+            self.effects.push_back(Effect::Event(Event {
+                lock: lock.clone(),
+                mode: Mode::Exclusive,
+                who: Who {
+                    pid: tid,
+                    ..Who::default()
+                },
+                subject: Subject::Call,
+                what: Happening::StealAttempt,
+            }));
+        }
     }
 
     /// The grants on a lock that an actor may remove or renew; a refusal when there are none.
@@ -277,6 +301,7 @@ impl Engine {
             .filter(|id| self.grants[id].token == token)
             .collect();
         if meant.is_empty() {
+            self.tell_of_attempt(lock, 0, Refusal::HeldByOther);
             return Err(Refusal::HeldByOther);
         }
         for id in &meant {

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::Engine;
-use super::command::Ending;
+use super::event::Ending;
 use super::grant::{Hold, Lease};
 use crate::types::{GrantId, Moment, Settings, Unique};
 

@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::acquire::Request;
-use super::command::{Effect, Event, Reply};
+use super::command::{Effect, Reply};
+use super::event::{Event, Happening, Subject, Who};
 use super::grant::Way;
 use super::places::{Kept, Ticket, TicketState};
 use super::queue::Queued;
@@ -33,11 +34,7 @@ impl Engine {
         }
         self.queue(&request);
         self.tell_holders(&request);
-        for claim in &request.claims {
-            self.effects.push_back(Effect::Event(Event::Waited {
-                lock: claim.lock.clone(),
-            }));
-        }
+        self.tell_of(&request, Happening::Waited);
         self.requests.insert(request.id, Box::new(request));
     }
 
@@ -93,6 +90,19 @@ impl Engine {
         }
     }
 
+    /// Tells observers what happened to a request, for each of its locks.
+    pub(super) fn tell_of(&mut self, request: &Request, what: Happening) {
+        for claim in &request.claims {
+            self.effects.push_back(Effect::Event(Event {
+                lock: claim.lock.clone(),
+                mode: claim.mode,
+                who: Who::of(&request.party),
+                subject: Subject::Request(request.id),
+                what,
+            }));
+        }
+    }
+
     /// Takes a waiting request out of everything; its locks may help others now.
     pub(super) fn take_request(&mut self, id: Unique) -> Option<Request> {
         let request = *self.requests.remove(&id)?;
@@ -133,12 +143,11 @@ impl Engine {
             self.places
                 .keep_interrupted(now.mono, request.party.tid, way, request.claims.clone(), kept, bound);
         }
-        if refusal == Refusal::TimedOut {
-            for claim in &request.claims {
-                self.effects.push_back(Effect::Event(Event::TimedOut {
-                    lock: claim.lock.clone(),
-                }));
-            }
+        let waited = now.mono.since(request.place.since);
+        match refusal {
+            Refusal::TimedOut => self.tell_of(&request, Happening::TimedOut { waited }),
+            Refusal::Deadlock => self.tell_of(&request, Happening::Deadlocked { waited }),
+            _ => {}
         }
         self.effects.push_back(Effect::Refused { request: id, refusal });
         Ok(Reply::Done)

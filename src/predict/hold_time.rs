@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lru::LruCache;
 
-use crate::engine::{Ending, Event};
+use crate::engine::{Ending, Event, Happening};
 use crate::types::LockName;
 
 /// How many locks are remembered.
@@ -30,18 +30,17 @@ impl Default for HoldTimes {
 impl HoldTimes {
     /// Learns from an event; only holds that ended of their own accord count.
     pub fn observe(&mut self, event: &Event) {
-        let Event::Released {
-            lock,
+        let Happening::Released {
             held,
             how: Ending::Released,
-        } = event
+        } = event.what
         else {
             return;
         };
-        match self.means.get_mut(lock) {
-            Some(mean) => *mean = (*mean * (WINDOW - 1) + *held) / WINDOW,
+        match self.means.get_mut(&event.lock) {
+            Some(mean) => *mean = (*mean * (WINDOW - 1) + held) / WINDOW,
             None => {
-                self.means.put(lock.clone(), *held);
+                self.means.put(event.lock.clone(), held);
             }
         }
     }
@@ -55,15 +54,22 @@ impl HoldTimes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{Subject, Who};
+    use crate::types::Mode;
 
     #[test]
     fn the_mean_follows_the_holds_and_ignores_broken_ones() {
         let mut times = HoldTimes::default();
         let lock = LockName::parse(b"x.lock").expect("name");
-        let released = |seconds, how| Event::Released {
+        let released = |seconds, how| Event {
             lock: lock.clone(),
-            held: Duration::from_secs(seconds),
-            how,
+            mode: Mode::Exclusive,
+            who: Who::default(),
+            subject: Subject::Call,
+            what: Happening::Released {
+                held: Duration::from_secs(seconds),
+                how,
+            },
         };
         assert_eq!(times.usual(&lock), None);
         times.observe(&released(8, Ending::Released));

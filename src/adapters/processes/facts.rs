@@ -12,7 +12,7 @@ use nix::unistd::{Pid, getsid};
 
 use super::pidfd::Pidfd;
 use super::procfs::{Stat, Status, read_bounded};
-use crate::types::SessionName;
+use crate::types::{SessionName, operation_name};
 
 /// The variable that names a session.
 const SESSION_VARIABLE: &[u8] = b"GIT_LOCKFS_SESSION=";
@@ -20,20 +20,6 @@ const SESSION_VARIABLE: &[u8] = b"GIT_LOCKFS_SESSION=";
 const ENVIRONMENT_BYTES_MAX: u64 = 1 << 20;
 /// How far a command line is read, in bytes: options before git's verb are few.
 const ARGUMENTS_BYTES_MAX: u64 = 8192;
-/// The longest operation that is told, in bytes.
-const OPERATION_BYTES_MAX: usize = 64;
-
-/// git's options before the verb that take the next word as their value.
-const GIT_OPTIONS_WITH_VALUE: &[&[u8]] = &[
-    b"-C",
-    b"-c",
-    b"--git-dir",
-    b"--work-tree",
-    b"--namespace",
-    b"--config-env",
-    b"--super-prefix",
-    b"--attr-source",
-];
 
 /// The session of a process: `GIT_LOCKFS_SESSION` as it was at its exec, else `sid-` and its session id.
 pub fn session_of(pid: u32) -> Option<SessionName> {
@@ -75,73 +61,12 @@ pub fn uid_of(pid: u32) -> Option<u32> {
 /// What a process is doing, in words that hold no secrets: `git VERB`, or the name of the program. Never an argument.
 pub fn operation_of(pid: u32) -> Option<String> {
     let arguments = read_bounded(format!("/proc/{pid}/cmdline"), ARGUMENTS_BYTES_MAX).ok()?;
-    let operation = operation(&arguments).or_else(|| {
+    let operation = operation_name(arguments.split(|&byte| byte == 0)).or_else(|| {
         // The kernel's threads and zombies have no command line.
         let status = Status::of(pid)?;
-        shown(status.field("Name")?.as_bytes())
+        operation_name([status.field("Name")?.as_bytes()].into_iter())
     });
     operation.filter(|text| !text.is_empty())
-}
-
-fn operation(arguments: &[u8]) -> Option<String> {
-    let mut words = arguments.split(|&byte| byte == 0);
-    // A program that has rewritten its command line writes one text with blanks; the first word is its name, and the
-    // rest may hold anything. A login shell's name begins with a dash.
-    let first = words.next()?.split(u8::is_ascii_whitespace).next()?;
-    let name = first.rsplit(|&byte| byte == b'/').next()?;
-    let name = name.strip_prefix(b"-").unwrap_or(name);
-    let name = name.strip_suffix(b":").unwrap_or(name);
-    let verb = match name {
-        b"git" => match verb(&mut words, GIT_OPTIONS_WITH_VALUE) {
-            Some(b"lockfs") => return Some(with_verb("git lockfs", verb(&mut words, &[]))),
-            verb => verb,
-        },
-        b"git-lockfs" => return Some(with_verb("git lockfs", verb(&mut words, &[]))),
-        _ => match name.strip_prefix(b"git-") {
-            // git's own programs are called by their full names too.
-            Some(verb) if is_verb(verb) => Some(verb),
-            _ => return shown(name),
-        },
-    };
-    Some(with_verb("git", verb))
-}
-
-/// The first word that is no option; `None` when it does not look like a verb.
-fn verb<'a>(words: &mut impl Iterator<Item = &'a [u8]>, with_value: &[&[u8]]) -> Option<&'a [u8]> {
-    while let Some(word) = words.next() {
-        if with_value.contains(&word) {
-            words.next();
-        } else if !word.starts_with(b"-") {
-            return is_verb(word).then_some(word);
-        }
-    }
-    None
-}
-
-/// Whether a word looks like git's commands do, so that it is worth telling.
-fn is_verb(word: &[u8]) -> bool {
-    let fits = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
-    (1..=32).contains(&word.len()) && word.iter().all(fits)
-}
-
-fn with_verb(program: &str, verb: Option<&[u8]>) -> String {
-    match verb.map(String::from_utf8_lossy) {
-        Some(verb) => format!("{program} {verb}"),
-        None => program.to_owned(),
-    }
-}
-
-/// A name made fit to be shown: printable and bounded.
-fn shown(name: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(name);
-    let mut shown = String::new();
-    for c in text.chars().filter(|c| !c.is_control()) {
-        if shown.len() + c.len_utf8() > OPERATION_BYTES_MAX {
-            break;
-        }
-        shown.push(c);
-    }
-    (!shown.is_empty()).then_some(shown)
 }
 
 #[cfg(test)]
@@ -150,44 +75,6 @@ mod tests {
 
     use super::super::testing::{Program, wait_until};
     use super::*;
-
-    fn told(words: &[&str]) -> Option<String> {
-        let mut arguments = words.join("\0").into_bytes();
-        arguments.push(0);
-        operation(&arguments)
-    }
-
-    #[test]
-    fn git_is_told_by_its_verb_and_everything_else_by_name() {
-        let cases: &[(&[&str], &str)] = &[
-            (&["git", "merge", "topic"], "git merge"),
-            (
-                &["/usr/bin/git", "-C", "/a", "-c", "k=secret", "commit", "-m", "x"],
-                "git commit",
-            ),
-            (&["git", "--git-dir=/x", "--no-pager", "log"], "git log"),
-            (&["git", "--git-dir", "/x", "--work-tree", "y", "status"], "git status"),
-            (&["git", "lockfs", "run", "--", "cmd"], "git lockfs run"),
-            (&["git-lockfs", "mount"], "git lockfs mount"),
-            (&["/x/git-lockfs", "--version"], "git lockfs"),
-            (&["/usr/lib/git-core/git-upload-pack", "."], "git upload-pack"),
-            (&["git"], "git"),
-            (&["git", "--version"], "git"),
-            (&["git", "https://user:token@host/"], "git"),
-            (&["curl", "-u", "user:password"], "curl"),
-            (&["-bash"], "bash"),
-            (&["/usr/bin/python3", "x.py"], "python3"),
-            (&["sshd: user@pts/0 secret"], "sshd"),
-        ];
-        for (words, expected) in cases {
-            assert_eq!(told(words).as_deref(), Some(*expected), "{words:?}");
-        }
-        assert_eq!(told(&["/opt/a\u{7}b"]).as_deref(), Some("ab"), "no control characters");
-        assert_eq!(told(&["/opt/\u{e9}".repeat(99).as_str()]).map(|s| s.len()), Some(2));
-        assert_eq!(told(&["x".repeat(99).as_str()]).map(|s| s.len()), Some(64));
-        assert_eq!(told(&[""]), None);
-        assert_eq!(operation(b""), None);
-    }
 
     #[test]
     fn a_process_tells_its_session_or_has_one_by_number() {
