@@ -31,6 +31,7 @@
 //! | 0 | [`types`] | names, modes, tokens, times: parsed once at the door, never re-checked |
 //! | 1 | [`engine`] | the arbiter as a value: commands in, effects out |
 //! | 1 | [`scopes`] | which locks a git command needs: the one table |
+//! | 2 | [`metrics`] | what happened, folded into figures |
 //! | 2 | [`ports`] | what the service needs from the outside, as traits |
 //! | 3 | [`view`] | the tree: names, nodes, and the text of every file, written and parsed |
 //! | 3 | [`adapters`] | the outside: clocks, processes, git, what must outlive the daemon |
@@ -83,6 +84,8 @@ pub mod cli;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod engine;
 pub mod fuse;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)]
+pub mod metrics;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod ports;
 pub mod predict;

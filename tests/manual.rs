@@ -347,7 +347,19 @@ fn the_mounted_tree_is_the_documented_one() {
     for path in page.first_words("THE TREE", None) {
         assert!(mount.path(&path).exists(), "{path} is there");
     }
-    assert_eq!(names_in(&mount.path("metrics")), ["locks.json"]);
+    let in_metrics = |path: &String| {
+        path.strip_prefix("metrics/")
+            .map(|name| name.trim_end_matches('/').to_owned())
+    };
+    let documented: Words = page
+        .first_words("THE TREE", None)
+        .iter()
+        .filter_map(in_metrics)
+        .collect();
+    assert_eq!(
+        words(names_in(&mount.path("metrics")).iter().map(String::as_str)),
+        documented
+    );
 }
 
 #[test]
@@ -400,6 +412,37 @@ fn the_documented_form_of_locks_json_is_the_rendered_one() {
     for (part, value) in parts {
         assert_eq!(keys_of(value), page.first_words("METRICS", Some(part)), "{part}");
     }
+}
+
+#[test]
+fn the_documented_forms_of_the_figures_are_the_rendered_ones() {
+    let mount = Mount::new();
+    assert!(mount.sh("flock $F/x.lock true").status.success());
+    let page = Page::read("git-lockfs.5");
+    let read = |name: &str| {
+        let path = mount.path("metrics").join(name);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    let json: Value = serde_json::from_str(&read("summary.json")).expect("JSON");
+    let heatmap: Value = serde_json::from_str(&read("heatmap.json")).expect("JSON");
+    let window = &json["windows"][0];
+    let parts = [
+        ("summary.json", &json),
+        ("A window", window),
+        ("Waits and holds", &window["hold"]),
+        ("An alert", &json["alerts"][0]),
+        ("heatmap.json", &heatmap),
+    ];
+    for (part, value) in parts {
+        assert_eq!(keys_of(value), page.first_words("METRICS", Some(part)), "{part}");
+    }
+    let of_lock = names_in(&mount.path("metrics/by-lock/x.lock"));
+    assert_eq!(
+        words(of_lock.iter().map(String::as_str)),
+        page.first_words("METRICS", Some("by\\-lock"))
+    );
+    let columns = read("events.csv").lines().next().map(str::to_owned).expect("a header");
+    assert!(page.source.contains(&columns), "{columns}");
 }
 
 fn keys_of(value: &Value) -> Words {

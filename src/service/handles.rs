@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::api::{Access, DirEntry};
 use super::refusals::Refused;
 use crate::types::{HandleId, LockName, NodeId, Refusal, Token, Unique};
-use crate::view::nodes::Fixed;
+use crate::view::nodes::{Figure, Fixed};
 
 /// An open file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +27,10 @@ pub(super) enum HandleKind {
     DirectoryFile(Box<DirectoryFile>),
     /// Text of a fixed file that was rendered at the open.
     Text(Fixed, Vec<u8>),
+    /// A file in `metrics/by-lock/NAME/`, rendered at the open.
+    LockFigure(LockName, Figure, Vec<u8>),
+    /// `metrics/events.csv`, from this offset on.
+    Events(u64),
     /// A listing that was taken at the open.
     Listing(Vec<DirEntry>),
     /// `acquire`.

@@ -95,6 +95,8 @@ struct Late {
 /// The calls that are answered later: those that show who holds a lock, and slow verbs.
 #[derive(Clone, Debug)]
 pub(super) enum LateCall {
+    Lookup { parent: NodeId, name: Vec<u8> },
+    OpenDir { node: NodeId },
     GetAttr { node: NodeId },
     Open { node: NodeId, mode: OpenMode },
     GetXattr { node: NodeId, name: Vec<u8>, room: u32 },
@@ -103,9 +105,11 @@ pub(super) enum LateCall {
 }
 
 impl LateCall {
-    fn node(&self) -> Option<NodeId> {
+    pub(super) fn node(&self) -> Option<NodeId> {
         match self {
-            Self::GetAttr { node }
+            Self::Lookup { parent: node, .. }
+            | Self::OpenDir { node }
+            | Self::GetAttr { node }
             | Self::Open { node, .. }
             | Self::GetXattr { node, .. }
             | Self::ListXattr { node, .. } => Some(*node),
@@ -115,7 +119,14 @@ impl LateCall {
 
     /// The owned form of a call that shows holders.
     pub(super) fn of(call: &Call<'_>) -> Option<Self> {
+        // Nothing else below `metrics/` depends on what the figures know.
+        let by_lock = NodeId(Fixed::ByLock as u64);
         match *call {
+            Call::Lookup { parent, name } if parent == by_lock => Some(Self::Lookup {
+                parent,
+                name: name.to_vec(),
+            }),
+            Call::OpenDir { node } if node == by_lock => Some(Self::OpenDir { node }),
             Call::GetAttr { node } => Some(Self::GetAttr { node }),
             Call::Open { node, mode } if mode.access != Access::Write => Some(Self::Open { node, mode }),
             Call::GetXattr { node, name, room } => Some(Self::GetXattr {
@@ -256,11 +267,12 @@ impl Service {
     /// What a call shows of holders and waiters who are not identified yet.
     pub(super) fn strangers_in(&self, call: &LateCall) -> Strangers {
         let mut state = self.state();
-        if state.unidentified.is_empty() && state.uninspected == 0 {
-            return Strangers::None;
-        }
+        let is_all_known = state.unidentified.is_empty() && state.uninspected == 0;
         let node = call.node().and_then(|node| state.nodes.get(node));
         match node {
+            // Figures take a while to compute, whoever they are about.
+            Some(node) if node.is_figures() => Strangers::All,
+            _ if is_all_known => Strangers::None,
             Some(Node::Fixed(Fixed::LocksJson)) => Strangers::All,
             Some(node) => {
                 let mut holders = node
@@ -280,6 +292,7 @@ impl Service {
     /// Carries out a call once the holders are identified, and git's configuration is read if the call needs that.
     fn carry_out_late(&self, unique: Unique, caller: Caller, call: LateCall) -> Option<Answer> {
         self.identify_holders();
+        self.prepare_figures(&call);
         let verbs = match &call {
             LateCall::Verbs { verbs, .. } => verbs.iter().filter(|verb| **verb == Verb::Reload).count(),
             _ => 0,
@@ -293,6 +306,8 @@ impl Service {
                 now: Clock::now(),
             };
             let outcome = match call {
+                LateCall::Lookup { parent, name } => self.lookup(&context, parent, &name),
+                LateCall::OpenDir { node } => self.open_dir(&context, node),
                 LateCall::GetAttr { node } => self.get_attr(&context, node),
                 LateCall::Open { node, mode } => self.open(&context, node, mode),
                 LateCall::GetXattr { node, name, room } => self.get_xattr(&context, node, &name, room),

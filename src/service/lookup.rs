@@ -9,7 +9,7 @@ use super::state::State;
 use super::{Context, Outcome, Service};
 use crate::engine::{Availability, Command, Hold, Shape, Taker};
 use crate::types::{HandleId, LockName, Moment, NameError, NodeId, ProcessId, Refusal};
-use crate::view::nodes::{Fixed, Node};
+use crate::view::nodes::{Figure, Fixed, Node};
 use crate::view::{Now, help, lock_text, locks_json};
 
 /// `last-error` is for its reader, the parent and the grandparent of it.
@@ -48,7 +48,12 @@ impl Service {
                 Err(NameError::Scratch) => return Err(absent()),
                 Err(error) => return Err(bad_name(name, error)),
             },
-            Node::Fixed(fixed) => Node::Fixed(fixed.child(name).ok_or_else(absent)?),
+            Node::Fixed(Fixed::ByLock) => self.lookup_figures(name)?,
+            Node::Fixed(fixed) => match fixed.child(name).ok_or_else(absent)? {
+                Fixed::EventsCsv => Node::Events(self.recorder.events_base()),
+                child => Node::Fixed(child),
+            },
+            Node::LockFigures(lock) => Node::LockFigure(lock, Figure::named(name).ok_or_else(absent)?),
             Node::LockDirectory(lock) => {
                 let file = LockName::parse(name).map_err(|error| bad_name(name, error))?;
                 let state = self.state();
@@ -143,8 +148,12 @@ impl Service {
 
     pub(super) fn get_attr(&self, context: &Context, id: NodeId) -> Outcome {
         let node = self.state().nodes.get(id).ok_or_else(stale)?;
+        // Outside the mutex, as computing them takes a while.
+        let figures = self.figures_size(context, &node);
         let mut state = self.state();
-        Ok(Some(Answer::Attr(self.attr(&mut state, context, &node))))
+        let mut attr = self.attr(&mut state, context, &node);
+        attr.size = figures.unwrap_or(attr.size);
+        Ok(Some(Answer::Attr(attr)))
     }
 
     /// Tells the kernel of a node. The size of a lock's text is left out: nothing is kept of these attributes, so the
@@ -180,6 +189,12 @@ impl Service {
         };
         match node {
             Node::Fixed(fixed) => self.fixed_attr(state, *fixed, context, now, &mut attr),
+            Node::LockFigures(_) => {
+                attr.kind = Kind::Directory;
+                attr.perm = 0o755;
+                attr.nlink = 2;
+            }
+            Node::Events(_) | Node::LockFigure(..) => attr.perm = 0o444,
             Node::Lock(lock) | Node::Flock(lock) | Node::LockDirectory(lock) | Node::LockLink(lock) => {
                 lock_attr(state, lock, node, now, &mut attr);
             }
@@ -233,7 +248,8 @@ impl Service {
             Fixed::Control => help::CONTROL.as_bytes().to_vec(),
             Fixed::LocksJson => locks_json::render(&state.engine, &state.hold_times, (self.served_by)(), now),
             Fixed::LastError => self.last_error(state, context),
-            Fixed::Root | Fixed::Locks | Fixed::Flock | Fixed::Metrics => Vec::new(),
+            // The figures are rendered outside the mutex, see `metrics`.
+            _ => Vec::new(),
         }
     }
 
@@ -249,8 +265,12 @@ impl Service {
     }
 
     pub(super) fn open_dir(&self, context: &Context, id: NodeId) -> Outcome {
+        let node = self.state().nodes.get(id).ok_or_else(stale)?;
+        let listed = match node {
+            Node::Fixed(Fixed::ByLock) => self.locks_with_figures(),
+            _ => Vec::new(),
+        };
         let mut state = self.state();
-        let node = state.nodes.get(id).ok_or_else(stale)?;
         let mut entries: Vec<DirEntry> = [".", ".."]
             .into_iter()
             .map(|name| DirEntry {
@@ -286,6 +306,19 @@ impl Service {
                         .map(|lock| file(Node::Flock(lock.clone()), lock)),
                 );
             }
+            Node::Fixed(Fixed::ByLock) => entries.extend(listed.into_iter().filter_map(|name| {
+                let lock = LockName::parse_lock(name.as_bytes()).ok()?;
+                Some(DirEntry {
+                    ino: Node::LockFigures(lock).ino(),
+                    kind: Kind::Directory,
+                    name,
+                })
+            })),
+            Node::LockFigures(lock) => entries.extend(Figure::ALL.into_iter().map(|figure| DirEntry {
+                ino: Node::LockFigure(lock.clone(), figure).ino(),
+                kind: Kind::File,
+                name: figure.name().to_owned(),
+            })),
             Node::Fixed(fixed) => entries.extend(fixed.children().filter_map(|child| {
                 let kind = if child.is_directory() {
                     Kind::Directory

@@ -18,6 +18,7 @@ mod kept;
 mod locking;
 mod lookup;
 mod making;
+mod metrics;
 mod opening;
 mod polling;
 mod reading;
@@ -41,6 +42,7 @@ use parking_lot::{Mutex, MutexGuard, ReentrantMutex};
 
 use api::{Answer, Call, Caller, Files, Replies};
 use inspector::{Backlog, LateCall, Strangers};
+use metrics::Recorder;
 pub use record::ReplayError;
 use record::Role;
 use refusals::{Refused, about_lock};
@@ -101,6 +103,7 @@ pub struct Service {
     served_by: Box<dyn Fn() -> ServedBy + Send + Sync>,
     wall: WallTime,
     backlog: Backlog,
+    recorder: Recorder,
 }
 
 /// One call as it is carried out.
@@ -140,6 +143,7 @@ impl Service {
             served_by: outside.served_by,
             wall: WallTime::new(),
             backlog: Backlog::new(),
+            recorder: Recorder::new(),
         };
         service.compact(&mut service.state(), true);
         service
@@ -216,6 +220,9 @@ impl Service {
         if Self::should_wake_inspector(&state) {
             state.inspector_awake = true;
             self.backlog.wake();
+        }
+        if std::mem::take(&mut state.has_news) {
+            self.recorder.wake();
         }
     }
 

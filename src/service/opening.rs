@@ -25,12 +25,14 @@ impl Service {
     pub(super) fn open(&self, context: &Context, id: NodeId, mode: OpenMode) -> Outcome {
         let node = self.state().nodes.get(id).ok_or_else(stale)?;
         match node {
+            Node::Fixed(fixed) if fixed.is_figures() => self.open_figures(context, id, &node, mode),
             Node::Lock(lock) if mode.access == Access::Write => self.open_lock(context, id, lock, mode),
             Node::Lock(lock) | Node::Flock(lock) | Node::LockLink(lock) => self.open_handle(context, id, lock, mode),
             Node::Scratch(name) => self.open_scratch(context, id, name, mode),
             Node::LockDirectoryFile(lock, file) => self.open_directory_file(context, id, lock, file, mode),
             Node::Fixed(fixed) => self.open_fixed(context, id, fixed, mode),
-            Node::LockDirectory(_) => Err(Refused::new(Refusal::IsDirectory, "")),
+            Node::Events(_) | Node::LockFigure(..) => self.open_figures(context, id, &node, mode),
+            Node::LockDirectory(_) | Node::LockFigures(_) => Err(Refused::new(Refusal::IsDirectory, "")),
         }
     }
 
@@ -69,7 +71,7 @@ impl Service {
     }
 
     /// Keeps a handle and tells the kernel of it.
-    fn opened(&self, state: &mut State, node: NodeId, kind: HandleKind, quiet_close: bool) -> Outcome {
+    pub(super) fn opened(&self, state: &mut State, node: NodeId, kind: HandleKind, quiet_close: bool) -> Outcome {
         let handle = new_handle(state)?;
         let stream = matches!(kind, HandleKind::Transaction(_) | HandleKind::Control { .. });
         state.keep(handle, node, kind);

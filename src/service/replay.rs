@@ -261,6 +261,8 @@ fn nodes_of(kind: &HandleKind) -> Vec<Node> {
         HandleKind::Scratch { name, .. } => vec![Node::Scratch(name.clone())],
         HandleKind::DirectoryFile(open) => vec![Node::LockDirectoryFile(open.lock.clone(), open.file.clone())],
         HandleKind::Text(fixed, _) | HandleKind::Unkept(fixed) => vec![Node::Fixed(*fixed)],
+        HandleKind::LockFigure(lock, figure, _) => vec![Node::LockFigure(lock.clone(), *figure)],
+        HandleKind::Events(base) => vec![Node::Events(*base)],
         HandleKind::Transaction(_) => vec![Node::Fixed(Fixed::Acquire)],
         HandleKind::Control { .. } => vec![Node::Fixed(Fixed::Control)],
         // The fixed directories are always known, and that of a lock by the lock.

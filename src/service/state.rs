@@ -16,6 +16,7 @@ use super::record::{Entry, put};
 use super::refusals::{Refusals, Refused, about_lock, lost_sentence};
 use super::unit::Writer;
 use crate::engine::{Command, Effect, Engine, Reply, Scratch, Trace, Way};
+use crate::metrics::Intake;
 use crate::predict::HoldTimes;
 use crate::types::{HandleId, LockName, Moment, NodeId, Refusal, Tick, Token, Unique};
 use crate::view::nodes::{Node, Nodes};
@@ -81,6 +82,10 @@ pub(super) struct State {
     pub(super) pollers: Kept<u64, HandleId>,
     pub(super) refusals: Refusals,
     pub(super) hold_times: HoldTimes,
+    /// What happened since the recorder looked.
+    pub(super) events: Intake,
+    /// Whether the recorder is to be told of them.
+    pub(super) has_news: bool,
     /// What was granted or passed to holders that are not identified yet.
     pub(super) unidentified: Vec<Fresh>,
     /// Open files of which it is not known whether their openers were told, and until when that is looked at.
@@ -112,6 +117,8 @@ impl State {
             pollers: Kept::default(),
             refusals: Refusals::default(),
             hold_times: HoldTimes::default(),
+            events: Intake::default(),
+            has_news: false,
             unidentified: Vec::new(),
             doubtful: Vec::new(),
             uninspected: 0,
@@ -178,7 +185,10 @@ impl State {
             Effect::Lost { handle, lock } => self.lost(handle, &lock),
             Effect::Wanted { handle, request } => self.wanted(now, handle, request),
             Effect::Passed(grant) => self.unidentified.push(Fresh::Grant(grant)),
-            Effect::Event(event) => self.hold_times.observe(&event),
+            Effect::Event(event) => {
+                self.hold_times.observe(&event);
+                self.has_news |= self.events.push(now.mono, event);
+            }
         }
     }
 

@@ -29,7 +29,8 @@ impl Service {
             Some(HandleKind::DirectoryFile(open)) => Sink::DirectoryFile((**open).clone()),
             Some(HandleKind::Transaction(_)) => Sink::Transaction,
             Some(HandleKind::Control { .. }) => Sink::Control,
-            Some(HandleKind::Text(..) | HandleKind::Listing(_) | HandleKind::Unkept(_)) | None => Sink::Nothing,
+            // What is only read.
+            Some(_) | None => Sink::Nothing,
         };
         let is_request = matches!(sink, Sink::Transaction | Sink::Control);
         if is_request && data.len() >= WRITE_BYTES_MAX {

@@ -2,6 +2,7 @@
 //!
 //! Testable with strings: it knows no FUSE types, no descriptors, no clocks. Time comes as [`Now`].
 
+pub mod figures;
 pub mod help;
 pub mod lock_text;
 pub mod locks_json;

@@ -8,8 +8,12 @@
 //! 3. The table is bounded: what was used longest ago is dropped unless a handle needs it. The kernel then
 //!    hears ESTALE and looks the name up again, as it does for what a former life of the daemon told it.
 
+mod figure;
+
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
+
+pub use figure::Figure;
 
 use crate::types::{LockName, NodeId};
 
@@ -41,6 +45,12 @@ pub enum Node {
     Scratch(LockName),
     /// A lock in `flock/`.
     Flock(LockName),
+    /// `metrics/events.csv`, as it was when it was looked up: from this offset on.
+    Events(u64),
+    /// A directory in `metrics/by-lock/`.
+    LockFigures(LockName),
+    /// A file in one of those.
+    LockFigure(LockName, Figure),
 }
 
 /// The fixed part of the tree.
@@ -64,10 +74,26 @@ pub enum Fixed {
     Readme,
     /// `metrics/locks.json`
     LocksJson,
+    /// `metrics/summary`
+    Summary,
+    /// `metrics/summary.json`
+    SummaryJson,
+    /// `metrics/events.csv`; to the kernel it is a [`Node::Events`].
+    EventsCsv,
+    /// `metrics/metrics.prom`
+    MetricsProm,
+    /// `metrics/by-lock/`
+    ByLock,
+    /// `metrics/slowest`
+    Slowest,
+    /// `metrics/heatmap.json`
+    Heatmap,
+    /// `metrics/alerts`
+    Alerts,
 }
 
 impl Fixed {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 17] = [
         Self::Root,
         Self::Locks,
         Self::Flock,
@@ -77,6 +103,14 @@ impl Fixed {
         Self::LastError,
         Self::Readme,
         Self::LocksJson,
+        Self::Summary,
+        Self::SummaryJson,
+        Self::EventsCsv,
+        Self::MetricsProm,
+        Self::ByLock,
+        Self::Slowest,
+        Self::Heatmap,
+        Self::Alerts,
     ];
 
     /// Its directory and name; the root has none.
@@ -91,17 +125,36 @@ impl Fixed {
             Self::LastError => Some((Self::Root, "last-error")),
             Self::Readme => Some((Self::Root, "README")),
             Self::LocksJson => Some((Self::Metrics, "locks.json")),
+            Self::Summary => Some((Self::Metrics, "summary")),
+            Self::SummaryJson => Some((Self::Metrics, "summary.json")),
+            Self::EventsCsv => Some((Self::Metrics, "events.csv")),
+            Self::MetricsProm => Some((Self::Metrics, "metrics.prom")),
+            Self::ByLock => Some((Self::Metrics, "by-lock")),
+            Self::Slowest => Some((Self::Metrics, "slowest")),
+            Self::Heatmap => Some((Self::Metrics, "heatmap.json")),
+            Self::Alerts => Some((Self::Metrics, "alerts")),
         }
     }
 
     /// Whether it is a directory.
     pub fn is_directory(self) -> bool {
-        matches!(self, Self::Root | Self::Locks | Self::Flock | Self::Metrics)
+        matches!(
+            self,
+            Self::Root | Self::Locks | Self::Flock | Self::Metrics | Self::ByLock
+        )
     }
 
     /// Whether each lookup gives a fresh node: it takes writes, or its contents differ from open to open.
     pub fn is_fresh(self) -> bool {
-        matches!(self, Self::Acquire | Self::Control | Self::LastError | Self::LocksJson)
+        matches!(self, Self::Acquire | Self::Control | Self::LastError | Self::LocksJson) || self.is_figures()
+    }
+
+    /// Whether it is a file that is rendered from the figures.
+    pub fn is_figures(self) -> bool {
+        matches!(
+            self,
+            Self::Summary | Self::SummaryJson | Self::MetricsProm | Self::Slowest | Self::Heatmap | Self::Alerts
+        )
     }
 
     /// The fixed entries of a directory, in the order that `ls -U` shows.
@@ -127,11 +180,23 @@ impl Node {
     pub fn ino(&self) -> u64 {
         match self {
             Self::Fixed(fixed) => *fixed as u64,
-            Self::Lock(name) | Self::LockLink(name) => hash(b'l', &[name]),
-            Self::LockDirectory(name) => hash(b'd', &[name]),
-            Self::LockDirectoryFile(name, file) => hash(b'e', &[name, file]),
-            Self::Scratch(name) => hash(b's', &[name]),
-            Self::Flock(name) => hash(b'f', &[name]),
+            Self::Lock(name) | Self::LockLink(name) => hash(b'l', &[name.as_str()]),
+            Self::LockDirectory(name) => hash(b'd', &[name.as_str()]),
+            Self::LockDirectoryFile(name, file) => hash(b'e', &[name.as_str(), file.as_str()]),
+            Self::Scratch(name) => hash(b's', &[name.as_str()]),
+            Self::Flock(name) => hash(b'f', &[name.as_str()]),
+            Self::Events(_) => Fixed::EventsCsv as u64,
+            Self::LockFigures(name) => hash(b'm', &[name.as_str()]),
+            Self::LockFigure(name, figure) => hash(b'n', &[name.as_str(), figure.name()]),
+        }
+    }
+
+    /// Whether it shows figures of the past.
+    pub fn is_figures(&self) -> bool {
+        match self {
+            Self::Fixed(fixed) => fixed.is_figures() || *fixed == Fixed::ByLock,
+            Self::Events(_) | Self::LockFigures(_) | Self::LockFigure(..) => true,
+            _ => false,
         }
     }
 
@@ -139,7 +204,7 @@ impl Node {
     fn named_id(&self) -> NodeId {
         NodeId(match self {
             // It has the st_ino of the lock as a file, but to the kernel one id has one file type.
-            Self::LockLink(name) => hash(b'k', &[name]),
+            Self::LockLink(name) => hash(b'k', &[name.as_str()]),
             _ => self.ino(),
         })
     }
@@ -152,14 +217,14 @@ impl Node {
             | Self::LockLink(name)
             | Self::LockDirectoryFile(name, _)
             | Self::Flock(name) => Some(name),
-            Self::Fixed(_) | Self::Scratch(_) => None,
+            Self::Fixed(_) | Self::Scratch(_) | Self::Events(_) | Self::LockFigures(_) | Self::LockFigure(..) => None,
         }
     }
 }
 
 /// FNV-1a over the names, kept clear of the fixed numbers and of the sign bit.
-fn hash(kind: u8, names: &[&LockName]) -> u64 {
-    let bytes = std::iter::once(kind).chain(names.iter().flat_map(|name| name.as_str().bytes().chain([0])));
+fn hash(kind: u8, names: &[&str]) -> u64 {
+    let bytes = std::iter::once(kind).chain(names.iter().flat_map(|name| name.bytes().chain([0])));
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -210,7 +275,7 @@ impl Nodes {
     pub fn looked_up(&mut self, node: Node) -> NodeId {
         let id = match node {
             Node::Fixed(fixed) if !fixed.is_fresh() => return NodeId(fixed as u64),
-            Node::Fixed(_) => return self.insert_counted(node),
+            Node::Fixed(_) | Node::Events(_) => return self.insert_counted(node),
             _ => node.named_id(),
         };
         match self.known.get_mut(&id) {

@@ -1,8 +1,8 @@
 //! The worker: answers the requests of a mount that the supervisor made and keeps.
 //!
-//! Four threads: this one reads the kernel's requests, the watcher's sleeps until something happens on its own (a
-//! deadline, the end of a process, a signal, the end of the repository), the inspector's does slow work, and one sees to
-//! it that there is a supervisor (`succession`).
+//! Five threads: this one reads the kernel's requests, the watcher's sleeps until something happens on its own (a
+//! deadline, the end of a process, a signal, the end of the repository), the inspector's does slow work, the recorder's
+//! folds what happened into figures, and one sees to it that there is a supervisor (`succession`).
 
 mod past;
 mod succession;
@@ -82,6 +82,10 @@ fn serve(estate: Arc<Estate>, settings: ReadSettings, notice: &mut Option<File>,
     thread::Builder::new()
         .name("inspector".to_owned())
         .spawn(move || inspector.inspect_forever())?;
+    let recorder = Arc::clone(&service);
+    let recorder = thread::Builder::new()
+        .name("recorder".to_owned())
+        .spawn(move || recorder.record_forever())?;
     let attendant = Attendant {
         service: Arc::clone(&service),
         unmounter: estate.mounted.unmounter(),
@@ -116,6 +120,9 @@ fn serve(estate: Arc<Estate>, settings: ReadSettings, notice: &mut Option<File>,
     }
     estate.heartbeat.set_phase(Phase::Ending);
     service.stop_inspector();
+    service.stop_recorder();
+    // A panic in it was logged when it happened.
+    let _ = recorder.join();
     let held = service.held_locks();
     if held.is_empty() {
         tracing::info!("unmounted");

@@ -1,0 +1,330 @@
+//! The recorder: a thread that folds what happened into figures, and the files below `metrics/`.
+//!
+//! The hot road only puts an event into a buffer. This thread takes the buffer out a moment later, folds it, writes the
+//! lines of `events.csv` and looks at the alerts. Whoever opens a figures file gets what has happened until then: such
+//! calls come on the inspector's thread, which takes the buffer out and computes the figures before the call's turn, so
+//! that nobody else waits for that.
+//!
+//! Three locks, always taken in this order: the figures, then the engine's mutex or the event log, each for a moment.
+//! The thread that answers the kernel takes the last two only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+
+use super::api::{Access, OpenMode};
+use super::handles::HandleKind;
+use super::inspector::LateCall;
+use super::lookup::{absent, bad_name};
+use super::refusals::Refused;
+use super::{Context, Outcome, Service, contained};
+use crate::adapters::Clock;
+use crate::engine::Event;
+use crate::metrics::{Alerts, Batch, EventLog, Figures, LongHold, Metrics, Piece, StoreState, Thresholds, Window};
+use crate::types::{LockName, NameError, NodeId, Refusal, Tick};
+use crate::view::figures::{self, Live};
+use crate::view::nodes::{Figure, Node};
+
+/// How long events gather before they are folded.
+const GATHER: Duration = Duration::from_millis(250);
+/// How often the alerts are looked at while one may begin or end.
+const LOOK: Duration = Duration::from_secs(1);
+/// Alerts look back 5 minutes; so long after the last event one may end by time alone.
+const RESTLESS: Duration = Duration::from_secs(6 * 60);
+/// Figures are computed again for each reader, but take no more than one part in so many of a processor.
+const REST: u32 = 20;
+/// What computing may take without a rest: the common case, where each reader gets what is true now.
+const QUICK: Duration = Duration::from_millis(5);
+
+/// What the recorder has.
+pub(super) struct Recorder {
+    figures: Mutex<Recorded>,
+    newest: Mutex<Option<Arc<Figures>>>,
+    log: Mutex<EventLog>,
+    wake: (Sender<()>, Receiver<()>),
+    stop: (Sender<()>, Receiver<()>),
+}
+
+struct Recorded {
+    metrics: Metrics,
+    alerts: Alerts,
+    /// Taken out of the intake and put back empty, so that nothing is allocated.
+    spare: Vec<(Tick, Event)>,
+    /// What was computed last.
+    computed: Option<Computed>,
+}
+
+struct Computed {
+    generation: u64,
+    at: Tick,
+    took: Duration,
+}
+
+impl Recorder {
+    pub(super) fn new() -> Self {
+        Self {
+            figures: Mutex::new(Recorded {
+                metrics: Metrics::new(millis_of(Clock::wall())),
+                alerts: Alerts::default(),
+                spare: Vec::new(),
+                computed: None,
+            }),
+            newest: Mutex::new(None),
+            log: Mutex::new(EventLog::beginning(Clock::wall().as_millisecond())),
+            wake: bounded(1),
+            stop: bounded(1),
+        }
+    }
+
+    /// Has what happened folded, a moment later.
+    pub(super) fn wake(&self) {
+        // Full means that it was told already.
+        let _ = self.wake.0.try_send(());
+    }
+
+    /// Where `events.csv` begins for one who looks it up now.
+    pub(super) fn events_base(&self) -> u64 {
+        self.log.lock().base()
+    }
+
+    /// What a read of `events.csv` gets.
+    pub(super) fn read_events(&self, base: u64, offset: u64, size: u32) -> Result<Vec<u8>, Refused> {
+        match self.log.lock().read(base, offset, size) {
+            Piece::Bytes(bytes) => Ok(bytes),
+            Piece::Gone => Err(Refused::new(
+                Refusal::Stale,
+                "events.csv: the next lines are forgotten, as this reader fell too far behind; open it again",
+            )),
+        }
+    }
+}
+
+impl Service {
+    /// Runs until [`Self::stop_recorder`]; the body of the recorder's thread.
+    pub fn record_forever(&self) {
+        let (wake, stop) = (&self.recorder.wake.1, &self.recorder.stop.1);
+        let mut restless_until = Tick::default();
+        loop {
+            let is_restless = Clock::now().mono < restless_until;
+            let woken = if is_restless {
+                wake.recv_timeout(LOOK)
+            } else {
+                wake.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            // Events gather; so that a burst of them wakes this thread only once.
+            if woken.is_ok() && stop.recv_timeout(GATHER) != Err(RecvTimeoutError::Timeout) {
+                contained("the figures", || self.fold(&mut self.recorder.figures.lock(), true));
+                return;
+            }
+            let is_busy = contained("the figures", || self.record_once());
+            if woken.is_ok() || is_busy == Some(true) {
+                restless_until = Clock::now().mono.after(RESTLESS);
+            }
+        }
+    }
+
+    /// Ends the recorder's thread, once all that happened is folded.
+    pub fn stop_recorder(&self) {
+        let _ = self.recorder.stop.0.try_send(());
+        self.recorder.wake();
+    }
+
+    /// Folds and looks at the alerts; whether they may change by time alone.
+    fn record_once(&self) -> bool {
+        let mut recorded = self.recorder.figures.lock();
+        self.fold(&mut recorded, false);
+        let live = self.live();
+        self.look_at_alerts(&mut recorded, &live);
+        live.waiters > 0
+    }
+
+    fn look_at_alerts(&self, recorded: &mut Recorded, live: &Live) {
+        let now = Clock::wall().as_second();
+        let Recorded { metrics, alerts, .. } = recorded;
+        let thresholds = Thresholds::default();
+        let changed = alerts.look(
+            &metrics.windows,
+            &metrics.totals,
+            live.longest.as_ref(),
+            &thresholds,
+            now,
+        );
+        for alert in &changed {
+            metrics.generation += 1;
+            if alert.firing {
+                tracing::warn!("alert {} began: {}", alert.kind, alert.sentence);
+            } else {
+                tracing::info!("alert {} ended", alert.kind);
+            }
+        }
+    }
+
+    /// Takes out what happened and folds it.
+    fn fold(&self, recorded: &mut Recorded, all: bool) {
+        let spare = std::mem::take(&mut recorded.spare);
+        let (mut events, dropped) = self.state().events.swap(spare);
+        let now = self.now(Clock::now());
+        let batch = Batch {
+            events: events
+                .drain(..)
+                .map(|(at, event)| (now.wall_ns_at(at) / 1_000_000, event))
+                .collect(),
+            dropped,
+        };
+        recorded.spare = events;
+        recorded
+            .metrics
+            .fold(batch, now.wall_ns / 1_000_000, all, &mut self.recorder.log.lock());
+    }
+
+    /// Does beforehand what a call that shows figures needs: slow, so not within its turn.
+    pub(super) fn prepare_figures(&self, call: &LateCall) {
+        let node = call.node().and_then(|node| self.state().nodes.get(node));
+        match node {
+            Some(Node::Events(_)) => self.fold(&mut self.recorder.figures.lock(), true),
+            Some(node) if node.is_figures() => {
+                self.compute_figures();
+            }
+            _ => {}
+        }
+    }
+
+    /// The figures that were computed last: for a caller, by the inspector before it was this caller's turn.
+    pub(super) fn figures(&self) -> Arc<Figures> {
+        let newest = self.recorder.newest.lock().clone();
+        newest.unwrap_or_else(|| self.compute_figures())
+    }
+
+    /// Computes the figures until now, unless nothing has changed. Slow: not within a turn.
+    fn compute_figures(&self) -> Arc<Figures> {
+        let mut recorded = self.recorder.figures.lock();
+        self.fold(&mut recorded, true);
+        self.look_at_alerts(&mut recorded, &self.live());
+        let now = Clock::now().mono;
+        let newest = self.recorder.newest.lock().clone();
+        if let (Some(newest), Some(computed)) = (newest, &recorded.computed) {
+            let age = now.since(computed.at);
+            let is_same = computed.generation == recorded.metrics.generation && age < LOOK;
+            let is_resting = computed.took > QUICK && age < computed.took * REST;
+            if is_same || is_resting {
+                return newest;
+            }
+        }
+        let alerts = recorded.alerts.all().to_vec();
+        let store = StoreState::Lost("this version keeps the figures in memory".to_owned());
+        let figures = Arc::new(Figures::of(&recorded.metrics, alerts, store, Clock::wall().as_second()));
+        *self.recorder.newest.lock() = Some(Arc::clone(&figures));
+        recorded.computed = Some(Computed {
+            generation: recorded.metrics.generation,
+            at: now,
+            took: Clock::now().mono.since(now),
+        });
+        figures
+    }
+
+    /// Who holds and waits now, in numbers.
+    fn live(&self) -> Live {
+        let now = Clock::now().mono;
+        let state = self.state();
+        let engine = &state.engine;
+        let (mut held, mut longest) = (0, None::<LongHold>);
+        for lock in engine.locks_in_use() {
+            let oldest = engine.holders(lock.as_str()).min_by_key(|holder| holder.grant.since);
+            let Some(oldest) = oldest else { continue };
+            held += 1;
+            let held_for = now.since(oldest.grant.since);
+            if longest.as_ref().is_some_and(|longest| longest.held >= held_for) {
+                continue;
+            }
+            let waiters = engine.waiter_count(lock.as_str());
+            if waiters > 0 {
+                longest = Some(LongHold {
+                    lock: lock.clone(),
+                    held: held_for,
+                    pid: oldest.grant.party.pid,
+                    waiters,
+                });
+            }
+        }
+        Live {
+            held,
+            waiters: engine.requests_len(),
+            longest,
+        }
+    }
+
+    /// A name in `metrics/by-lock/`: it is there when the lock has figures.
+    pub(super) fn lookup_figures(&self, name: &[u8]) -> Result<Node, Refused> {
+        let lock = match LockName::parse_lock(name) {
+            Ok(lock) => lock,
+            Err(NameError::Scratch) => return Err(absent()),
+            Err(error) => return Err(bad_name(name, error)),
+        };
+        let figures = self.figures();
+        match figures.window(Window::Week).lock(lock.as_str()) {
+            Some(_) => Ok(Node::LockFigures(lock)),
+            None => Err(absent()),
+        }
+    }
+
+    /// The names in `metrics/by-lock/`.
+    pub(super) fn locks_with_figures(&self) -> Vec<String> {
+        let figures = self.figures();
+        let week = figures.window(Window::Week);
+        let mut names: Vec<String> = week.locks.iter().map(|lock| lock.name.clone()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The size of a figures file; `None` for other nodes.
+    pub(super) fn figures_size(&self, context: &Context, node: &Node) -> Option<u64> {
+        if let Node::Events(base) = node {
+            return Some(self.recorder.log.lock().size(*base));
+        }
+        self.figures_text(context, node).map(|text| text.len() as u64)
+    }
+
+    /// Opens a figures file: rendered now, but for `events.csv`, which grows.
+    pub(super) fn open_figures(&self, context: &Context, id: NodeId, node: &Node, mode: OpenMode) -> Outcome {
+        if mode.access != Access::Read {
+            return Err(Refused::new(Refusal::Denied, "that file is only read"));
+        }
+        let kind = match node {
+            Node::Events(base) => HandleKind::Events(*base),
+            node => {
+                let text = self.figures_text(context, node).unwrap_or_default();
+                match node {
+                    Node::LockFigure(lock, figure) => HandleKind::LockFigure(lock.clone(), *figure, text),
+                    Node::Fixed(fixed) => HandleKind::Text(*fixed, text),
+                    _ => return Err(Refused::new(Refusal::BadHandle, "")),
+                }
+            }
+        };
+        self.opened(&mut self.state(), id, kind, true)
+    }
+
+    fn figures_text(&self, context: &Context, node: &Node) -> Option<Vec<u8>> {
+        match node {
+            Node::Fixed(fixed) if fixed.is_figures() => {
+                let (figures, live) = (self.figures(), self.live());
+                Some(figures::render(*fixed, &figures, &live, self.now(context.now)))
+            }
+            Node::LockFigure(lock, Figure::Waiters) => {
+                let waiters = self.state().engine.waiter_count(lock.as_str());
+                Some(format!("{waiters}\n").into_bytes())
+            }
+            Node::LockFigure(lock, figure) => {
+                let figures = self.figures();
+                let of_lock = figures.window(Window::Week).lock(lock.as_str()).copied();
+                Some(figures::one(*figure, &of_lock.unwrap_or_default()))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn millis_of(time: jiff::Timestamp) -> i64 {
+    time.as_millisecond()
+}

@@ -1,0 +1,9 @@
+//! `metrics/`: the figures of a real mount, against what its users did.
+
+#[path = "support/mod.rs"]
+mod support;
+
+#[path = "metrics/events.rs"]
+mod events;
+#[path = "metrics/figures.rs"]
+mod figures;
