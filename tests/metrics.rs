@@ -7,3 +7,5 @@ mod support;
 mod events;
 #[path = "metrics/figures.rs"]
 mod figures;
+#[path = "metrics/history.rs"]
+mod history;

@@ -19,14 +19,14 @@ mod totals;
 mod windows;
 
 pub use alerts::{Alert, AlertKind, Alerts, LongHold, Thresholds};
-pub use cell::{Cell, OTHERS};
+pub use cell::{Cell, OTHERS, PackedCell, PackedSeries};
 pub use figures::{Bucket, Figures, HeatCell, NamedFigures, Point, SeriesFigures, StoreState, WindowFigures};
 pub use intake::{Batch, EVENTS_MAX, Intake, Joined};
 pub use log::{EventLog, HEADER, LOG_BYTES_MAX, Piece};
 pub use record::{Kind, Record};
 pub use series::{Counts, Quantiles, Series, Spread};
 pub use totals::{BOUNDS_MICROS, LockTotals, Totals};
-pub use windows::{Window, Windows};
+pub use windows::{OpenCells, Stored, Window, Windows};
 
 /// The state of all figures.
 #[derive(Debug)]
@@ -63,6 +63,13 @@ impl Metrics {
             log.append(&record);
         }
         self.windows.advance(now / 1000);
+    }
+
+    /// Puts back what was stored; `now` in seconds since 1970.
+    pub fn restore(&mut self, stored: Stored, now: i64) {
+        let fresh = std::mem::replace(&mut self.windows, Windows::restored(stored, now));
+        self.windows.absorb(&fresh, now);
+        self.generation += 1;
     }
 
     /// Counts one record.

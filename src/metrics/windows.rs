@@ -4,7 +4,7 @@
 //! that is over to the open hour; the small cells are kept for the last minute, the minutes for the last hour, the hours
 //! for a week. So a window begins where a cell begins: the last hour is true to a minute, the last day to an hour.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::cell::{Cell, PackedCell};
 use super::record::Record;
@@ -63,6 +63,24 @@ const SIZES: [(i64, usize); 3] = [(5, 12), (60, 60), (3600, 168)];
 pub const MINUTES: usize = 1;
 /// The index of the hours in [`SIZES`].
 pub const HOURS: usize = 2;
+
+/// What outlives the daemon: cells by their start, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// The minutes, the open one last.
+    pub minutes: Vec<(i64, PackedCell)>,
+    /// The hours that are over.
+    pub hours: Vec<(i64, PackedCell)>,
+}
+
+/// The starts of the cells that are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenCells {
+    /// Of the minute.
+    pub minute: i64,
+    /// Of the hour.
+    pub hour: i64,
+}
 
 /// The cells of one size.
 #[derive(Debug)]
@@ -135,6 +153,76 @@ impl Windows {
             self.advance_size(size + 1, over);
             self.levels[size + 1].open.add(&cell);
         }
+    }
+
+    /// What is to be stored: the minutes and hours that are not over longer than `minute` and `hour` (the starts of those
+    /// that were open when it was stored last), and the open minute. An open hour is in its minutes.
+    pub fn unsaved(&self, since: OpenCells) -> Stored {
+        let later = |size: usize, since: i64| {
+            let cells = self.levels[size].closed.iter();
+            cells.filter(move |(start, _)| *start >= since).cloned()
+        };
+        let mut minutes: Vec<_> = later(MINUTES, since.minute).collect();
+        let mut open = self.levels[MINUTES].open.clone();
+        open.add(&self.levels[0].open);
+        if !open.is_empty() {
+            minutes.push((self.levels[MINUTES].start, PackedCell::of(&open)));
+        }
+        Stored {
+            minutes,
+            hours: later(HOURS, since.hour).collect(),
+        }
+    }
+
+    /// The starts of the open minute and hour.
+    pub fn open_cells(&self) -> OpenCells {
+        OpenCells {
+            minute: self.levels[MINUTES].start,
+            hour: self.levels[HOURS].start,
+        }
+    }
+
+    /// What was stored, as it is now. The last minute is then true to a minute only, as smaller cells are not stored.
+    pub fn restored(stored: Stored, now: i64) -> Self {
+        let mut restored = Self::new(now);
+        let [small, minutes, hours] = &mut restored.levels;
+        for (start, cell) in stored.hours {
+            if start < hours.start {
+                hours.closed.push_back((start, cell));
+            } else {
+                cell.add_to(&mut hours.open);
+            }
+        }
+        // The hour that was open, if it is over now, was stored by its minutes only.
+        let last_hour = hours.closed.back().map_or(i64::MIN, |(start, _)| *start);
+        let mut unfinished: BTreeMap<i64, Cell> = BTreeMap::new();
+        for (start, cell) in stored.minutes {
+            let hour = start.div_euclid(hours.span) * hours.span;
+            if start >= minutes.start {
+                cell.add_to(&mut minutes.open);
+            } else if hour >= hours.start {
+                cell.add_to(&mut hours.open);
+            } else if hour > last_hour {
+                cell.add_to(unfinished.entry(hour).or_default());
+            }
+            if start + minutes.span > now - Window::Minute.seconds() {
+                // As if all of it had happened at its end.
+                let last = (start + minutes.span).min(small.start) - small.span;
+                small.closed.push_back((last, cell.clone()));
+            }
+            if start < minutes.start {
+                minutes.closed.push_back((start, cell));
+            }
+        }
+        let unfinished = unfinished.iter().map(|(start, cell)| (*start, PackedCell::of(cell)));
+        hours.closed.extend(unfinished);
+        restored.levels.iter_mut().for_each(Level::prune);
+        restored
+    }
+
+    /// Adds all that others know, as of now.
+    pub fn absorb(&mut self, others: &Self, now: i64) {
+        self.levels[0].open.add(&others.window(Window::Week, now));
     }
 
     /// All that happened in a window.
@@ -257,6 +345,70 @@ mod tests {
         windows.count(&acquire("x.lock", START + 100, 1));
         windows.count(&acquire("x.lock", START - 5000, 1));
         assert_eq!(acquires(&windows, Window::Minute, START + 100), 2);
+    }
+
+    /// Stores each 50 s what is new, as the daemon does, and dies at `end`; what a restart then knows.
+    fn stored_until(windows: &mut Windows, events: impl Iterator<Item = i64>, end: i64) -> Stored {
+        let (mut minutes, mut hours) = (BTreeMap::new(), BTreeMap::new());
+        let mut since = windows.open_cells();
+        let mut save = |windows: &Windows| {
+            let stored = windows.unsaved(since);
+            since = windows.open_cells();
+            minutes.extend(stored.minutes);
+            hours.extend(stored.hours);
+        };
+        let mut due = START;
+        for at in events {
+            while due <= at {
+                windows.advance(due);
+                save(windows);
+                due += 50;
+            }
+            windows.count(&acquire("x.lock", at, 1));
+        }
+        windows.advance(end);
+        save(windows);
+        Stored {
+            minutes: minutes.into_iter().collect(),
+            hours: hours.into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn what_was_stored_is_there_after_a_restart_and_nothing_twice() {
+        // A whole hour, a part of one, and ends that lie a moment, an hour and days before the restart.
+        for (end, restart) in [
+            (7_000, 7_001),
+            (7_000, 7_300),
+            (7_100, 9_000),
+            (7_100, 400_000),
+            (7_259, 7_261),
+        ] {
+            let (end, restart) = (START + end, START + restart);
+            let mut windows = Windows::new(START);
+            let stored = stored_until(&mut windows, (START..end).step_by(13), end);
+            let mut restored = Windows::restored(stored, restart);
+            windows.advance(restart);
+            for window in [Window::Hour, Window::Day, Window::Week] {
+                let (found, expected) = (
+                    acquires(&restored, window, restart),
+                    acquires(&windows, window, restart),
+                );
+                assert_eq!(found, expected, "{window:?}, {end} {restart}");
+            }
+            assert!(acquires(&restored, Window::Minute, restart) >= acquires(&windows, Window::Minute, restart));
+            let later = restart + 4000;
+            restored.advance(later);
+            windows.advance(later);
+            assert_eq!(
+                acquires(&restored, Window::Week, later),
+                acquires(&windows, Window::Week, later)
+            );
+            assert_eq!(
+                acquires(&restored, Window::Hour, later),
+                acquires(&windows, Window::Hour, later)
+            );
+        }
     }
 
     #[test]

@@ -37,15 +37,29 @@ impl Service {
                 ))
             };
         }
-        self.carry_out_all(context, verbs, Vec::new())?;
+        self.carry_out_all(context, verbs, Before::default())?;
         Ok(Some(Answer::Written(size)))
     }
 
-    /// Carries out verbs in order, up to the first that is refused; `read` is what each `reload` among them found.
-    pub(super) fn carry_out_all(&self, context: &Context, verbs: Vec<Verb>, read: Vec<Found>) -> Result<(), Refused> {
-        let mut read = read.into_iter();
+    /// Does beforehand what verbs need that is slow.
+    pub(super) fn prepare_verbs(&self, verbs: &[Verb]) -> Before {
+        let reloads = verbs.iter().filter(|verb| **verb == Verb::Reload).count();
+        let saved = verbs.contains(&Verb::FlushMetrics).then(|| self.save_figures());
+        Before {
+            read: std::iter::repeat_with(|| (self.reload)()).take(reloads).collect(),
+            saved: saved.unwrap_or(Ok(())),
+        }
+    }
+
+    /// Carries out verbs in order, up to the first that is refused.
+    pub(super) fn carry_out_all(&self, context: &Context, verbs: Vec<Verb>, before: Before) -> Result<(), Refused> {
+        let mut read = before.read.into_iter();
         verbs.into_iter().try_for_each(|verb| match verb {
             Verb::Reload => read.next().map_or(Ok(()), |found| self.reload(context, found)),
+            Verb::FlushMetrics => before.saved.clone().map_err(|sentence| {
+                let sentence = format!("control: the figures cannot be written: {sentence}");
+                Refused::new(Refusal::Internal, sentence)
+            }),
             verb => self.carry_out(context, verb),
         })
     }
@@ -84,8 +98,7 @@ impl Service {
             Verb::ReleaseSession(session) => (Command::ReleaseSession(session), None),
             Verb::Drain => (Command::Drain(true), None),
             Verb::Resume => (Command::Drain(false), None),
-            // Reloading is done by who has read the configuration. Figures are kept in memory only, so nothing is ever
-            // left to flush.
+            // These two are done by who has read the configuration, or written the figures, before the turn.
             Verb::Reload | Verb::FlushMetrics => return Ok(()),
         };
         let result = state.command(context.now, command);
@@ -121,7 +134,24 @@ impl Service {
     }
 }
 
-/// Whether a verb reads what only the inspector may: git's configuration, the sessions of all holders.
+/// What was done for verbs before their turn.
+pub(super) struct Before {
+    /// What each `reload` among them found.
+    read: Vec<Found>,
+    /// Whether `flush-metrics` could write.
+    saved: Result<(), String>,
+}
+
+impl Default for Before {
+    fn default() -> Self {
+        Self {
+            read: Vec::new(),
+            saved: Ok(()),
+        }
+    }
+}
+
+/// Whether a verb is for the inspector: it reads git's configuration or the sessions of all holders, or waits for the disk.
 fn is_slow(verb: &Verb) -> bool {
-    matches!(verb, Verb::Reload | Verb::ReleaseSession(_))
+    matches!(verb, Verb::Reload | Verb::ReleaseSession(_) | Verb::FlushMetrics)
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, after, bounded, never, select_biased, unbounded};
 
 use super::api::{Access, Answer, Call, Caller, OpenMode};
+use super::control::Before;
 use super::inspect::is_stranger;
 use super::record::Role;
 use super::state::State;
@@ -293,11 +294,10 @@ impl Service {
     fn carry_out_late(&self, unique: Unique, caller: Caller, call: LateCall) -> Option<Answer> {
         self.identify_holders();
         self.prepare_figures(&call);
-        let verbs = match &call {
-            LateCall::Verbs { verbs, .. } => verbs.iter().filter(|verb| **verb == Verb::Reload).count(),
-            _ => 0,
+        let before = match &call {
+            LateCall::Verbs { verbs, .. } => self.prepare_verbs(verbs),
+            _ => Before::default(),
         };
-        let read: Vec<_> = std::iter::repeat_with(|| (self.reload)()).take(verbs).collect();
         let takes = matches!(call, LateCall::Verbs { .. });
         self.answering(Role::Inspector, unique, takes, || {
             let context = Context {
@@ -313,7 +313,7 @@ impl Service {
                 LateCall::GetXattr { node, name, room } => self.get_xattr(&context, node, &name, room),
                 LateCall::ListXattr { node, room } => self.list_xattr(&context, node, room),
                 LateCall::Verbs { verbs, size } => self
-                    .carry_out_all(&context, verbs, read)
+                    .carry_out_all(&context, verbs, before)
                     .map(|()| Some(Answer::Written(size))),
             };
             self.answer_of(&context, outcome)

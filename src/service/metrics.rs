@@ -5,8 +5,9 @@
 //! calls come on the inspector's thread, which takes the buffer out and computes the figures before the call's turn, so
 //! that nobody else waits for that.
 //!
-//! Three locks, always taken in this order: the figures, then the engine's mutex or the event log, each for a moment.
-//! The thread that answers the kernel takes the last two only.
+//! The locks, always taken in this order: the history, the figures, then the engine's mutex or the event log, each of
+//! these two for a moment. The thread that answers the kernel takes the last two only. The history is written in batches
+//! while nobody waits for it; when that fails, figures go on in memory, every file says so, and it is tried again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,11 @@ use super::inspector::LateCall;
 use super::lookup::{absent, bad_name};
 use super::refusals::Refused;
 use super::{Context, Outcome, Service, contained};
-use crate::adapters::Clock;
+use crate::adapters::{Clock, History, HistoryError};
 use crate::engine::Event;
-use crate::metrics::{Alerts, Batch, EventLog, Figures, LongHold, Metrics, Piece, StoreState, Thresholds, Window};
+use crate::metrics::{
+    Alerts, Batch, EventLog, Figures, LongHold, Metrics, OpenCells, Piece, StoreState, Thresholds, Window,
+};
 use crate::types::{LockName, NameError, NodeId, Refusal, Tick};
 use crate::view::figures::{self, Live};
 use crate::view::nodes::{Figure, Node};
@@ -33,6 +36,10 @@ const GATHER: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(1);
 /// Alerts look back 5 minutes; so long after the last event one may end by time alone.
 const RESTLESS: Duration = Duration::from_secs(6 * 60);
+/// How often what is new is written to the history.
+const SAVE: Duration = Duration::from_secs(10);
+/// After a failure it is tried again so much later.
+const SAVE_RETRY: Duration = Duration::from_secs(60);
 /// Figures are computed again for each reader, but take no more than one part in so many of a processor.
 const REST: u32 = 20;
 /// What computing may take without a rest: the common case, where each reader gets what is true now.
@@ -40,6 +47,7 @@ const QUICK: Duration = Duration::from_millis(5);
 
 /// What the recorder has.
 pub(super) struct Recorder {
+    history: Mutex<Kept>,
     figures: Mutex<Recorded>,
     newest: Mutex<Option<Arc<Figures>>>,
     log: Mutex<EventLog>,
@@ -47,9 +55,19 @@ pub(super) struct Recorder {
     stop: (Sender<()>, Receiver<()>),
 }
 
+/// The history, and how far it is written.
+struct Kept {
+    history: Result<History, HistoryError>,
+    /// Which cells were open when it was written last; `None` before it was read: what was stored would be overwritten.
+    since: Option<OpenCells>,
+    generation: u64,
+    due: Tick,
+}
+
 struct Recorded {
     metrics: Metrics,
     alerts: Alerts,
+    store: StoreState,
     /// Taken out of the intake and put back empty, so that nothing is allocated.
     spare: Vec<(Tick, Event)>,
     /// What was computed last.
@@ -63,11 +81,19 @@ struct Computed {
 }
 
 impl Recorder {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(history: Result<History, HistoryError>) -> Self {
+        let metrics = Metrics::new(Clock::wall().as_millisecond());
         Self {
+            history: Mutex::new(Kept {
+                history,
+                since: None,
+                generation: 0,
+                due: Tick::default(),
+            }),
             figures: Mutex::new(Recorded {
-                metrics: Metrics::new(millis_of(Clock::wall())),
+                metrics,
                 alerts: Alerts::default(),
+                store: StoreState::Lost("it has not been read yet".to_owned()),
                 spare: Vec::new(),
                 computed: None,
             }),
@@ -105,6 +131,7 @@ impl Service {
     /// Runs until [`Self::stop_recorder`]; the body of the recorder's thread.
     pub fn record_forever(&self) {
         let (wake, stop) = (&self.recorder.wake.1, &self.recorder.stop.1);
+        contained("the history", || self.restore_history());
         let mut restless_until = Tick::default();
         loop {
             let is_restless = Clock::now().mono < restless_until;
@@ -115,10 +142,11 @@ impl Service {
             };
             // Events gather; so that a burst of them wakes this thread only once.
             if woken.is_ok() && stop.recv_timeout(GATHER) != Err(RecvTimeoutError::Timeout) {
-                contained("the figures", || self.fold(&mut self.recorder.figures.lock(), true));
+                contained("the figures", || self.save_figures());
                 return;
             }
             let is_busy = contained("the figures", || self.record_once());
+            contained("the history", || self.save_if_due());
             if woken.is_ok() || is_busy == Some(true) {
                 restless_until = Clock::now().mono.after(RESTLESS);
             }
@@ -138,6 +166,84 @@ impl Service {
         let live = self.live();
         self.look_at_alerts(&mut recorded, &live);
         live.waiters > 0
+    }
+
+    /// Reads what earlier daemons have written.
+    fn restore_history(&self) {
+        let now = Clock::wall().as_second();
+        let mut kept = self.recorder.history.lock();
+        let read = match &kept.history {
+            Ok(history) => history.read(now).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let mut recorded = self.recorder.figures.lock();
+        let mut hour = i64::MIN;
+        match read {
+            Ok(stored) => {
+                // An hour that was over before it was stored as one is written later.
+                hour = stored.hours.last().map_or(hour, |(start, _)| start + 1);
+                recorded.metrics.restore(stored, now);
+                recorded.store = StoreState::Kept;
+            }
+            Err(sentence) => {
+                tracing::warn!("the history of figures is not kept: {sentence}");
+                recorded.store = StoreState::Lost(sentence);
+            }
+        }
+        kept.since = Some(OpenCells {
+            hour,
+            ..recorded.metrics.windows.open_cells()
+        });
+    }
+
+    fn save_if_due(&self) {
+        let mut kept = self.recorder.history.lock();
+        if kept.due <= Clock::now().mono {
+            // A failure was logged, and is in every figures file.
+            let _ = self.save(&mut kept);
+        }
+    }
+
+    /// Writes everything until now to the history; a sentence says why it cannot be written.
+    pub fn save_figures(&self) -> Result<(), String> {
+        self.fold(&mut self.recorder.figures.lock(), true);
+        self.save(&mut self.recorder.history.lock())
+    }
+
+    fn save(&self, kept: &mut Kept) -> Result<(), String> {
+        let history = kept.history.as_mut().map_err(|error| error.to_string())?;
+        let since = kept.since.ok_or("it has not been read yet")?;
+        let (stored, open, generation) = {
+            let recorded = self.recorder.figures.lock();
+            let (windows, generation) = (&recorded.metrics.windows, recorded.metrics.generation);
+            let open = windows.open_cells();
+            let is_new = generation != kept.generation || open != since || recorded.store != StoreState::Kept;
+            if !is_new {
+                return Ok(());
+            }
+            (windows.unsaved(since), open, generation)
+        };
+        let result = history
+            .write(&stored, Clock::wall().as_second())
+            .map_err(|error| error.to_string());
+        kept.due = Clock::now().mono.after(if result.is_ok() { SAVE } else { SAVE_RETRY });
+        if result.is_ok() {
+            (kept.since, kept.generation) = (Some(open), generation);
+        }
+        let state = match &result {
+            Ok(()) => StoreState::Kept,
+            Err(sentence) => StoreState::Lost(sentence.clone()),
+        };
+        let mut recorded = self.recorder.figures.lock();
+        if recorded.store != state {
+            match &result {
+                Ok(()) => tracing::info!("the history of figures is written again"),
+                Err(sentence) => tracing::warn!("the history of figures is not kept: {sentence}"),
+            }
+            recorded.store = state;
+            recorded.metrics.generation += 1;
+        }
+        result
     }
 
     fn look_at_alerts(&self, recorded: &mut Recorded, live: &Live) {
@@ -213,7 +319,7 @@ impl Service {
             }
         }
         let alerts = recorded.alerts.all().to_vec();
-        let store = StoreState::Lost("this version keeps the figures in memory".to_owned());
+        let store = recorded.store.clone();
         let figures = Arc::new(Figures::of(&recorded.metrics, alerts, store, Clock::wall().as_second()));
         *self.recorder.newest.lock() = Some(Arc::clone(&figures));
         recorded.computed = Some(Computed {
@@ -323,8 +429,4 @@ impl Service {
             _ => None,
         }
     }
-}
-
-fn millis_of(time: jiff::Timestamp) -> i64 {
-    time.as_millisecond()
 }

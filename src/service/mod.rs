@@ -51,7 +51,7 @@ use restore::Again;
 use state::State;
 use unit::Writer;
 
-use crate::adapters::{Alarm, Clock, Confinement, Processes, Tokens, WallTime};
+use crate::adapters::{Alarm, Clock, Confinement, History, HistoryError, Processes, Tokens, WallTime};
 use crate::engine::{Actor, Bounds, Command, Engine, FileChange, Party};
 use crate::ports::Log;
 use crate::types::{LockName, Moment, ProcessId, Refusal, Settings, Text, Token, Unique};
@@ -70,6 +70,8 @@ pub struct Outside {
     pub tokens: Tokens,
     /// The tokens that are reserved already.
     pub reserved: std::ops::Range<Token>,
+    /// Where the figures outlive the daemon, or why they do not.
+    pub history: Result<History, HistoryError>,
     /// Where answers to parked calls go.
     pub replies: Arc<dyn Replies>,
     /// Reads the configuration again.
@@ -143,7 +145,7 @@ impl Service {
             served_by: outside.served_by,
             wall: WallTime::new(),
             backlog: Backlog::new(),
-            recorder: Recorder::new(),
+            recorder: Recorder::new(outside.history),
         };
         service.compact(&mut service.state(), true);
         service

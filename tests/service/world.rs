@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use git_lockfs::adapters::memory::Crash;
-use git_lockfs::adapters::{Confinement, Event, MemoryDisk, Processes, Tokens, Watcher};
+use git_lockfs::adapters::{Confinement, Event, HistoryError, MemoryDisk, Processes, Tokens, Watcher};
 use git_lockfs::service::api::{Access, Answer, Call, Caller, Entry, Files, LockStyle, OpenMode, Replies};
 use git_lockfs::service::{Outside, Service};
 use git_lockfs::types::{HandleId, Mode, NodeId, Range, Refusal, Settings, Unique};
@@ -127,6 +127,7 @@ impl World {
             confinement: Confinement::of_self().expect("our own confinement"),
             tokens,
             reserved: first..end,
+            history: Err(HistoryError::NotWanted),
             replies: recorder.clone(),
             reload: Box::new(|| Ok(Settings::default())),
             mountpoint: dir.path().to_owned(),

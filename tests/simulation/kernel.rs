@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use git_lockfs::adapters::memory::Crash;
-use git_lockfs::adapters::{Confinement, MemoryDisk, Processes, Tokens, Watcher};
+use git_lockfs::adapters::{Confinement, HistoryError, MemoryDisk, Processes, Tokens, Watcher};
 use git_lockfs::service::api::{Access, Answer, Call, Caller, Files, Replies};
 use git_lockfs::service::{Outside, Service};
 use git_lockfs::types::{NodeId, Settings, Unique};
@@ -82,6 +82,7 @@ fn outside(dir: &tempfile::TempDir, recorder: &Arc<Recorder>) -> Outside {
         confinement: Confinement::of_self().expect("our own confinement"),
         tokens,
         reserved: first..end,
+        history: Err(HistoryError::NotWanted),
         replies: recorder.clone(),
         reload: Box::new(|| Ok(settings())),
         mountpoint: dir.path().to_owned(),

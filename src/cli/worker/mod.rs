@@ -20,7 +20,7 @@ use super::estate::Estate;
 use super::notice::Notice;
 use super::place::{Place, our_mounts};
 use crate::adapters::watcher::block_signals;
-use crate::adapters::{Confinement, Event, Heartbeat, Phase, Processes, Tokens, Watcher, processes};
+use crate::adapters::{Confinement, Event, Heartbeat, History, Phase, Processes, Tokens, Watcher, processes};
 use crate::fuse::{self, Detach, Unmounter, detach};
 use crate::service::{Outside, Service};
 use crate::types::Settings;
@@ -66,6 +66,7 @@ fn serve(estate: Arc<Estate>, settings: ReadSettings, notice: &mut Option<File>,
         confinement: Confinement::of_self().context("our own confinement could not be read")?,
         tokens,
         reserved: first..end,
+        history: History::open(&place.state_dir),
         replies: mounted.replies(),
         reload: Box::new(move || reload()),
         mountpoint: place.mountpoint.clone(),
@@ -175,6 +176,9 @@ impl Attendant {
         match self.service.close_if_idle() {
             Ok(()) => {
                 self.unmount();
+                if let Err(sentence) = self.service.save_figures() {
+                    tracing::warn!("the last figures are lost: {sentence}");
+                }
                 tracing::info!("unmounted on signal {signal}");
                 std::process::exit(0);
             }

@@ -7,6 +7,8 @@ use super::Live;
 use crate::metrics::{Figures, NamedFigures, Quantiles, StoreState, Window};
 use crate::view::Now;
 
+/// How wide a terminal is that everything fits into.
+const COLUMNS: usize = 80;
 /// How many locks and operations the summary lists.
 const LISTED_MAX: usize = 10;
 /// The widest name in a table, in characters.
@@ -34,10 +36,10 @@ pub fn summary(figures: &Figures, live: &Live, now: Now) -> String {
     }
     let firing: Vec<_> = figures.alerts.iter().filter(|alert| alert.firing).collect();
     for alert in &firing {
-        let _ = writeln!(out, "ALERT {}: {}", alert.kind, alert.sentence);
+        wrapped(&mut out, &format!("ALERT {}: {}", alert.kind, alert.sentence));
     }
     if let StoreState::Lost(why) = &figures.store {
-        let _ = writeln!(out, "history is not kept: {why}");
+        wrapped(&mut out, &format!("history is not kept: {why}"));
     }
     if figures.totals.dropped > 0 {
         let _ = writeln!(
@@ -118,7 +120,7 @@ pub fn alerts(figures: &Figures) -> String {
     let mut out = String::new();
     for alert in &figures.alerts {
         let state = if alert.firing { "firing" } else { "ok" };
-        let since = alert.since.map_or_else(|| "-".to_owned(), |since| stamp(since));
+        let since = alert.since.map_or_else(|| "-".to_owned(), stamp);
         let sentence = if alert.firing { alert.sentence.as_str() } else { "" };
         let _ = writeln!(
             out,
@@ -169,6 +171,32 @@ fn count(count: u64) -> String {
     }
 }
 
+/// Writes a sentence in lines of at most 80 columns.
+fn wrapped(out: &mut String, sentence: &str) {
+    let mut column = 0;
+    for word in sentence.split(' ') {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > COLUMNS {
+            out.push_str("\n   ");
+            column = 3;
+        }
+        if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        // A word that is longer than a line is broken.
+        for c in word.chars() {
+            if column == COLUMNS {
+                out.push('\n');
+                column = 0;
+            }
+            out.push(c);
+            column += 1;
+        }
+    }
+    out.push('\n');
+}
+
 /// A name that leaves a blank before the next column.
 fn short(name: &str) -> String {
     if name.chars().count() < NAME_WIDTH {
@@ -199,6 +227,17 @@ mod tests {
         assert_eq!(shown, ["0", "85us", "1.2ms", "340ms", "5.0s", "3m12s", "7h05m", "12d"]);
         assert_eq!(millis(Duration::from_micros(12_340)), "12.34");
         assert_eq!(millis(Duration::from_secs(2)), "2000");
+    }
+
+    #[test]
+    fn long_sentences_are_broken_into_lines() {
+        let mut out = String::new();
+        wrapped(&mut out, &format!("the lock {} has been held long", "x".repeat(200)));
+        assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+        assert_eq!(
+            out.replace("\n   ", " ").replace('\n', "").split_whitespace().count(),
+            7
+        );
     }
 
     #[test]
