@@ -19,7 +19,16 @@ use support::{Mount, names_in};
 const NOT_YET: &[&str] = &["queue/", "predict/", "worktrees/"];
 
 /// Settings that the contract leaves to the parts they belong to ("and those of the parts").
-const OF_THE_PARTS: &[&str] = &["scopes", "scope", "require", "enforce", "onUnavailable"];
+const OF_THE_PARTS: &[&str] = &[
+    "scopes",
+    "scope",
+    "require",
+    "enforce",
+    "onUnavailable",
+    "alertWait",
+    "alertHold",
+    "alertStale",
+];
 
 /// Keys of acquire that the contract does not have: one request for what git needs shared and what it needs alone.
 const BEYOND_THE_CONTRACT: &[&str] = &["shared"];

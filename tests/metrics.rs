@@ -3,6 +3,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "metrics/alerts.rs"]
+mod alerts;
 #[path = "metrics/events.rs"]
 mod events;
 #[path = "metrics/figures.rs"]

@@ -11,7 +11,7 @@ use gix_config::file::{Metadata, includes, init};
 use gix_config::path::interpolate;
 use gix_config::{File, Source};
 
-use super::git::{ConfigError, apply_environment};
+use super::git::{ConfigError, PROTECTED, SECTION, apply_environment};
 use crate::scopes::Invocation;
 use crate::types::Settings;
 
@@ -60,7 +60,10 @@ impl Configuration {
     pub fn settings(&self) -> Result<Settings, ConfigError> {
         let mut settings = Settings::default();
         for (key, value) in &self.entries {
-            if let Some(key) = key.strip_prefix("lockfs.") {
+            if key == PROTECTED {
+                continue;
+            }
+            if let Some(key) = key.strip_prefix(SECTION) {
                 settings.set(key, value)?;
             }
         }

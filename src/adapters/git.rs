@@ -43,7 +43,10 @@ const ANSWER_MS_MAX: u16 = 10_000;
 /// More than any configuration of ours, in bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// The section of all our keys, in git's lower-case spelling.
-const SECTION: &str = "lockfs.";
+pub(super) const SECTION: &str = "lockfs.";
+
+/// What is read from protected configuration only, when it is needed, and is no setting of a mount.
+pub(super) const PROTECTED: &str = "lockfs.alertcommand";
 
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +128,23 @@ fn ask_git(common_dir: &Path) -> Result<Vec<u8>, ConfigError> {
     Err(ConfigError::Failed { message })
 }
 
+/// The value of a key in git's protected configuration, system and global: what a repository says of itself is left out.
+pub(super) fn protected_value(common_dir: &Path, key: &str) -> Result<Option<String>, ConfigError> {
+    let mut value = None;
+    for scope in ["--system", "--global"] {
+        let mut command = git(common_dir);
+        command.args(["config", scope, "--null", "--get", &format!("{SECTION}{key}")]);
+        let (status, stdout, _) = run(&mut command)?;
+        // A file that is not there, or says nothing of the key, is no error.
+        if status.success() {
+            let bytes = stdout.strip_suffix(b"\0").unwrap_or(&stdout).to_vec();
+            let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotUtf8 { name: key.to_owned() })?;
+            value = Some(text).filter(|text| !text.is_empty());
+        }
+    }
+    Ok(value)
+}
+
 /// Runs a command to its end, or kills it when it takes too long.
 fn run(command: &mut Command) -> Result<(ExitStatus, Vec<u8>, Vec<u8>), ConfigError> {
     let start = ConfigError::Start;
@@ -166,6 +186,9 @@ fn apply_configuration(settings: &mut Settings, answer: &[u8]) -> Result<(), Con
         })?;
         // A key without `=` is a switch that is on; what is no switch refuses that word.
         let (key, value) = record.split_once('\n').unwrap_or((record, "true"));
+        if key == PROTECTED {
+            continue;
+        }
         settings.set(key.strip_prefix(SECTION).unwrap_or(key), value)?;
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! nothing about locks, the tree or FUSE, and decide nothing. None of them ever touches a path below the mount: such
 //! a call would wait for the very thread that makes it.
 
+pub mod alert_command;
 pub mod clock;
 pub mod configuration;
 pub mod faults;
@@ -17,6 +18,7 @@ pub mod repository;
 pub mod tokens;
 pub mod watcher;
 
+pub use alert_command::AlertCommand;
 pub use clock::{Clock, WallTime};
 pub use git::{ConfigError, read_settings};
 pub use heartbeat::{Heartbeat, Phase};

@@ -249,7 +249,12 @@ impl Service {
     fn look_at_alerts(&self, recorded: &mut Recorded, live: &Live) {
         let now = Clock::wall().as_second();
         let Recorded { metrics, alerts, .. } = recorded;
-        let thresholds = Thresholds::default();
+        let settings = self.state().engine.settings().clone();
+        let thresholds = Thresholds {
+            wait: settings.alert_wait,
+            hold: settings.alert_hold,
+            stale: settings.alert_stale,
+        };
         let changed = alerts.look(
             &metrics.windows,
             &metrics.totals,
@@ -264,6 +269,9 @@ impl Service {
             } else {
                 tracing::info!("alert {} ended", alert.kind);
             }
+        }
+        if !changed.is_empty() {
+            (self.tell_alerts)(changed);
         }
     }
 

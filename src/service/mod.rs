@@ -53,6 +53,7 @@ use unit::Writer;
 
 use crate::adapters::{Alarm, Clock, Confinement, History, HistoryError, Processes, Tokens, WallTime};
 use crate::engine::{Actor, Bounds, Command, Engine, FileChange, Party};
+use crate::metrics::Alert;
 use crate::ports::Log;
 use crate::types::{LockName, Moment, ProcessId, Refusal, Settings, Text, Token, Unique};
 use crate::view::Now;
@@ -76,6 +77,8 @@ pub struct Outside {
     pub replies: Arc<dyn Replies>,
     /// Reads the configuration again.
     pub reload: Box<dyn Fn() -> Result<Settings, String> + Send + Sync>,
+    /// Tells the user of alerts that have begun or ended.
+    pub tell_alerts: Box<dyn Fn(Vec<Alert>) + Send + Sync>,
     /// Where the tree is mounted, to recognise our files in descriptor tables.
     pub mountpoint: PathBuf,
     /// The user who mounted.
@@ -99,6 +102,7 @@ pub struct Service {
     tokens: Mutex<Tokens>,
     replies: Arc<dyn Replies>,
     reload: Box<dyn Fn() -> Result<Settings, String> + Send + Sync>,
+    tell_alerts: Box<dyn Fn(Vec<Alert>) + Send + Sync>,
     mountpoint: PathBuf,
     owner: (u32, u32),
     others_allowed: bool,
@@ -139,6 +143,7 @@ impl Service {
             tokens: Mutex::new(outside.tokens),
             replies: outside.replies,
             reload: outside.reload,
+            tell_alerts: outside.tell_alerts,
             mountpoint: outside.mountpoint,
             owner: outside.owner,
             others_allowed: outside.others_allowed,

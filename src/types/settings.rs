@@ -106,6 +106,24 @@ pub const KEYS: &[Key] = &[
         default: "warn",
         help: "what the hook does when no daemon answers: allow, warn or deny",
     },
+    Key {
+        name: "alertWait",
+        env: "GIT_LOCKFS_ALERT_WAIT",
+        default: "5s",
+        help: "an alert fires when the 95th percentile of the waits of 5 minutes is over this",
+    },
+    Key {
+        name: "alertHold",
+        env: "GIT_LOCKFS_ALERT_HOLD",
+        default: "60s",
+        help: "an alert fires when a lock with waiters has been held longer than this",
+    },
+    Key {
+        name: "alertStale",
+        env: "GIT_LOCKFS_ALERT_STALE",
+        default: "1",
+        help: "an alert fires at so many stale releases within 5 minutes",
+    },
 ];
 
 /// What the names of all our environment variables begin with.
@@ -185,6 +203,12 @@ pub struct Settings {
     pub enforce: bool,
     /// What the hook does when no daemon answers.
     pub on_unavailable: OnUnavailable,
+    /// Waits above this make an alert.
+    pub alert_wait: Duration,
+    /// Holds above this, while others wait, make an alert.
+    pub alert_hold: Duration,
+    /// So many stale releases make an alert.
+    pub alert_stale: u64,
     parents: Vec<(Pattern, LockName)>,
 }
 
@@ -201,6 +225,9 @@ impl Default for Settings {
             require: false,
             enforce: false,
             on_unavailable: OnUnavailable::Warn,
+            alert_wait: Duration::from_secs(5),
+            alert_hold: Duration::from_secs(60),
+            alert_stale: 1,
             parents: git_scopes(),
         }
     }
@@ -251,6 +278,12 @@ impl Settings {
                 self.on_unavailable = OnUnavailable::parse(value).ok_or(bad("allow, warn or deny"))?;
             }
             Some("parents") => self.parents = parent_rules(value).map_err(bad)?,
+            Some("alertWait") => self.alert_wait = parse_span(value).ok_or(bad(TIME))?,
+            Some("alertHold") => self.alert_hold = parse_span(value).ok_or(bad(TIME))?,
+            Some("alertStale") => {
+                let number = value.parse().ok().filter(|number| *number > 0);
+                self.alert_stale = number.ok_or(bad("a number from 1"))?
+            }
             _ => return Err(SettingError::UnknownKey { key: key.to_owned() }),
         }
         Ok(())
@@ -474,6 +507,10 @@ mod tests {
             ("waitFor", "x.lock"),
             ("waitFor.a b", "5s"),
             ("waitFor.a", "x"),
+            ("alertWait", "5"),
+            ("alertHold", "forever"),
+            ("alertStale", "0"),
+            ("alertStale", "-1"),
             ("parents", "a"),
             ("parents", "a=.b"),
             ("parents", "a=b b=a"),

@@ -130,6 +130,7 @@ impl World {
             history: Err(HistoryError::NotWanted),
             replies: recorder.clone(),
             reload: Box::new(|| Ok(Settings::default())),
+            tell_alerts: Box::new(drop),
             mountpoint: dir.path().to_owned(),
             owner: (owner.uid, owner.gid),
             others_allowed,

@@ -85,6 +85,7 @@ fn outside(dir: &tempfile::TempDir, recorder: &Arc<Recorder>) -> Outside {
         history: Err(HistoryError::NotWanted),
         replies: recorder.clone(),
         reload: Box::new(|| Ok(settings())),
+        tell_alerts: Box::new(drop),
         mountpoint: dir.path().to_owned(),
         owner: (owner.uid, owner.gid),
         others_allowed: true,

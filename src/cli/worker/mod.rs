@@ -20,7 +20,7 @@ use super::estate::Estate;
 use super::notice::Notice;
 use super::place::{Place, our_mounts};
 use crate::adapters::watcher::block_signals;
-use crate::adapters::{Confinement, Event, Heartbeat, History, Phase, Processes, Tokens, Watcher, processes};
+use crate::adapters::{AlertCommand, Confinement, Event, Heartbeat, History, Phase, Processes, Tokens, Watcher, processes};
 use crate::fuse::{self, Detach, Unmounter, detach};
 use crate::service::{Outside, Service};
 use crate::types::Settings;
@@ -60,6 +60,7 @@ fn serve(estate: Arc<Estate>, settings: ReadSettings, notice: &mut Option<File>,
     // Read again for `reload`, and for a first worker.
     let settings = Arc::new(settings);
     let reload = Arc::clone(&settings);
+    let alert_command = AlertCommand::new(&place.common_dir);
     let outside = Outside {
         processes: Arc::new(Processes::new(watcher.exits())),
         alarm: watcher.alarm(),
@@ -69,6 +70,7 @@ fn serve(estate: Arc<Estate>, settings: ReadSettings, notice: &mut Option<File>,
         history: History::open(&place.state_dir),
         replies: mounted.replies(),
         reload: Box::new(move || reload()),
+        tell_alerts: Box::new(move |alerts| alert_command.tell(alerts)),
         mountpoint: place.mountpoint.clone(),
         owner: (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
         others_allowed: standing.others_allowed,
