@@ -372,8 +372,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let mut history = History::open_bounded(dir.path(), 1 << 20).expect("open");
         let many: Vec<u64> = (0..3000).map(|at| at * at).collect();
+        let cell = cell(&format!("{}.lock", "x".repeat(200)), &many);
         for back in (0..150).rev() {
-            let cell = cell(&format!("{}.lock", "x".repeat(200)), &many);
             history
                 .write(&hours([NOW - back * 3600], &cell), NOW)
                 .expect("there is always room");

@@ -134,3 +134,36 @@ fn the_files_are_read_only_and_their_sizes_true() {
 fn is_read_only(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.permissions().readonly())
 }
+
+/// "figures against a recorded run computed independently (percentiles within 1 %)": the recording is `events.csv`.
+#[test]
+fn the_percentiles_are_those_of_the_recorded_events() {
+    let mount = Mount::new();
+    let script = "for i in $(seq 60); do flock $F/x.lock true & flock $F/y.lock sleep 0.0$((i % 7)) & done; wait";
+    assert!(mount.sh(script).status.success());
+    wait_until("the last release", || summary(&mount)["windows"][3]["releases"] == 120);
+    let events = read(&mount, "events.csv");
+    let week = &summary(&mount)["windows"][3];
+    for lock in ["x.lock", "y.lock"] {
+        let list = week["locks"].as_array().expect("locks");
+        let shown = list.iter().find(|entry| entry["name"] == lock).expect("it was used");
+        for (kind, figure) in [("acquire", "wait"), ("release", "hold")] {
+            let mut spans: Vec<f64> = events
+                .lines()
+                .map(|line| line.split(',').collect::<Vec<_>>())
+                .filter(|fields| fields[1] == kind && fields[2] == lock)
+                .map(|fields| fields[3].parse().expect("a number"))
+                .collect();
+            spans.sort_by(f64::total_cmp);
+            assert_eq!(spans.len(), 60, "{lock} {kind}");
+            for (name, quantile) in [("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99), ("max_ms", 1.0)] {
+                let exact = spans[(quantile * spans.len() as f64).ceil() as usize - 1];
+                let found = shown[figure][name].as_f64().expect("a number");
+                assert!(
+                    (found - exact).abs() <= exact * 0.01,
+                    "{lock} {figure} {name}: {found}, not {exact}"
+                );
+            }
+        }
+    }
+}
