@@ -410,10 +410,10 @@ impl State {
                 self.pollers.remove(number);
             }
         }
-        if matches!(open.kind, HandleKind::Lock(_) | HandleKind::Transaction(_)) {
-            if let Err(refusal) = self.command(now, Command::Close(handle)) {
-                tracing::error!(?refusal, "the engine refused a close");
-            }
+        if matches!(open.kind, HandleKind::Lock(_) | HandleKind::Transaction(_))
+            && let Err(refusal) = self.command(now, Command::Close(handle))
+        {
+            tracing::error!(?refusal, "the engine refused a close");
         }
         self.nodes.unpin(open.node);
     }

@@ -64,7 +64,7 @@ impl Toy {
 
     fn release(&mut self) {
         self.releases += 1;
-        if self.fault != Fault::LostRelease || self.releases % 3 != 0 {
+        if self.fault != Fault::LostRelease || !self.releases.is_multiple_of(3) {
             self.holder = None;
         }
     }
