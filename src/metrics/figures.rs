@@ -11,9 +11,9 @@ use super::windows::{HOURS, MINUTES, Window};
 
 /// How many operations the list of the slowest has.
 const SLOWEST_MAX: usize = 10;
-/// The upper bounds of the distribution's buckets, in milliseconds.
-const BUCKETS_MS: [u64; 16] = [
-    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000,
+/// The upper bounds of the distribution's buckets, in milliseconds. The first is for requests that were granted at once.
+const BUCKETS_MS: [u64; 17] = [
+    0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000,
 ];
 
 /// Everything that the files below `metrics/` show of the past.

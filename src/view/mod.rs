@@ -2,12 +2,15 @@
 //!
 //! Testable with strings: it knows no FUSE types, no descriptors, no clocks. Time comes as [`Now`].
 
+pub mod charts;
 pub mod figures;
 pub mod help;
 pub mod lock_text;
 pub mod locks_json;
 pub mod nodes;
 pub mod requests;
+#[cfg(test)]
+pub(crate) mod sample;
 
 use crate::types::{Moment, Tick};
 
