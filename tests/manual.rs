@@ -369,6 +369,10 @@ fn the_mounted_tree_is_the_documented_one() {
         words(names_in(&mount.path("metrics")).iter().map(String::as_str)),
         documented
     );
+    assert_eq!(
+        words(names_in(&mount.path("metrics/charts")).iter().map(String::as_str)),
+        page.first_words("METRICS", Some("dashboard.html, live.js and charts/"))
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{Context, Outcome, Service};
 use crate::engine::{Availability, Command, Hold, Shape, Taker};
 use crate::types::{HandleId, LockName, Moment, NameError, NodeId, ProcessId, Refusal};
 use crate::view::nodes::{Figure, Fixed, Node};
-use crate::view::{Now, help, lock_text, locks_json};
+use crate::view::{Now, dashboard, help, lock_text, locks_json};
 
 /// `last-error` is for its reader, the parent and the grandparent of it.
 const FAMILY: usize = 3;
@@ -149,7 +149,8 @@ impl Service {
     pub(super) fn get_attr(&self, context: &Context, id: NodeId) -> Outcome {
         let node = self.state().nodes.get(id).ok_or_else(stale)?;
         // Outside the mutex, as computing them takes a while.
-        let figures = self.figures_size(context, &node);
+        let opened = self.gallery.opened_size(id);
+        let figures = opened.or_else(|| self.figures_size(context, &node));
         let mut state = self.state();
         let mut attr = self.attr(&mut state, context, &node);
         attr.size = figures.unwrap_or(attr.size);
@@ -246,6 +247,7 @@ impl Service {
             Fixed::Readme => help::README.as_bytes().to_vec(),
             Fixed::Acquire => help::ACQUIRE.as_bytes().to_vec(),
             Fixed::Control => help::CONTROL.as_bytes().to_vec(),
+            Fixed::Dashboard => dashboard::page().as_bytes().to_vec(),
             Fixed::LocksJson => locks_json::render(&state.engine, &state.hold_times, (self.served_by)(), now),
             Fixed::LastError => self.last_error(state, context),
             // The figures are rendered outside the mutex, see `metrics`.

@@ -411,7 +411,10 @@ impl Service {
                 let text = self.figures_text(context, node).unwrap_or_default();
                 match node {
                     Node::LockFigure(lock, figure) => HandleKind::LockFigure(lock.clone(), *figure, text),
-                    Node::Fixed(fixed) => HandleKind::Text(*fixed, text),
+                    Node::Fixed(fixed) => {
+                        self.gallery.opened(id, text.len() as u64);
+                        HandleKind::Text(*fixed, text)
+                    }
                     _ => return Err(Refused::new(Refusal::BadHandle, "")),
                 }
             }
@@ -421,6 +424,7 @@ impl Service {
 
     fn figures_text(&self, context: &Context, node: &Node) -> Option<Vec<u8>> {
         match node {
+            Node::Fixed(fixed) if fixed.is_picture() => Some(self.picture(*fixed, self.now(context.now))),
             Node::Fixed(fixed) if fixed.is_figures() => {
                 let (figures, live) = (self.figures(), self.live());
                 Some(figures::render(*fixed, &figures, &live, self.now(context.now)))

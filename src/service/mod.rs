@@ -20,6 +20,7 @@ mod lookup;
 mod making;
 mod metrics;
 mod opening;
+mod pictures;
 mod polling;
 mod reading;
 mod record;
@@ -43,6 +44,7 @@ use parking_lot::{Mutex, MutexGuard, ReentrantMutex};
 use api::{Answer, Call, Caller, Files, Replies};
 use inspector::{Backlog, LateCall, Strangers};
 use metrics::Recorder;
+use pictures::Gallery;
 pub use record::ReplayError;
 use record::Role;
 use refusals::{Refused, about_lock};
@@ -110,6 +112,7 @@ pub struct Service {
     wall: WallTime,
     backlog: Backlog,
     recorder: Recorder,
+    gallery: Gallery,
 }
 
 /// One call as it is carried out.
@@ -151,6 +154,7 @@ impl Service {
             wall: WallTime::new(),
             backlog: Backlog::new(),
             recorder: Recorder::new(outside.history),
+            gallery: Gallery::new(),
         };
         service.compact(&mut service.state(), true);
         service

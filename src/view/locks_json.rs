@@ -34,6 +34,7 @@ pub enum Recovery {
     Clone,
 }
 
+/// The whole of it.
 #[derive(Serialize)]
 struct Document {
     version: u32,
@@ -47,39 +48,39 @@ struct Document {
 }
 
 #[derive(Serialize)]
-struct Lock {
-    name: String,
-    mode: Option<String>,
-    holders: Vec<HolderView>,
-    waiters: Vec<WaiterView>,
+pub(super) struct Lock {
+    pub(super) name: String,
+    pub(super) mode: Option<String>,
+    pub(super) holders: Vec<HolderView>,
+    pub(super) waiters: Vec<WaiterView>,
 }
 
 #[derive(Serialize)]
-struct HolderView {
-    pid: u32,
-    session: Option<String>,
-    held: &'static str,
-    mode: String,
-    token: u64,
-    since: String,
-    held_ms: u64,
-    op: Option<String>,
-    range: Option<[u64; 2]>,
+pub(super) struct HolderView {
+    pub(super) pid: u32,
+    pub(super) session: Option<String>,
+    pub(super) held: &'static str,
+    pub(super) mode: String,
+    pub(super) token: u64,
+    pub(super) since: String,
+    pub(super) held_ms: u64,
+    pub(super) op: Option<String>,
+    pub(super) range: Option<[u64; 2]>,
 }
 
 #[derive(Serialize)]
-struct WaiterView {
-    pid: u32,
-    session: Option<String>,
-    mode: String,
-    priority: u8,
-    effective_priority: u8,
-    position: usize,
-    waited_ms: u64,
-    limit_ms: Option<u64>,
-    ticket: Option<String>,
-    op: Option<String>,
-    estimated_wait_ms: Option<u64>,
+pub(super) struct WaiterView {
+    pub(super) pid: u32,
+    pub(super) session: Option<String>,
+    pub(super) mode: String,
+    pub(super) priority: u8,
+    pub(super) effective_priority: u8,
+    pub(super) position: usize,
+    pub(super) waited_ms: u64,
+    pub(super) limit_ms: Option<u64>,
+    pub(super) ticket: Option<String>,
+    pub(super) op: Option<String>,
+    pub(super) estimated_wait_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -100,18 +101,13 @@ struct EdgeView {
 
 /// The whole document.
 pub fn render(engine: &Engine, usual: &HoldTimes, served_by: ServedBy, now: Now) -> Vec<u8> {
-    let names: Vec<LockName> = engine.locks_in_use().cloned().collect();
     let mut waiting = BTreeMap::new();
-    let locks = names
-        .iter()
-        .map(|name| lock(engine, usual, name, now, &mut waiting))
-        .collect();
     let document = Document {
         version: VERSION,
         time: now.stamp_at(now.moment.mono),
         served_by,
         drained: engine.is_drained(),
-        locks,
+        locks: locks_and_waits(engine, usual, now, &mut waiting),
         tickets: engine
             .tickets()
             .filter_map(|(name, ticket)| absent(name, ticket, now))
@@ -122,6 +118,24 @@ pub fn render(engine: &Engine, usual: &HoldTimes, served_by: ServedBy, now: Now)
     let mut bytes = serde_json::to_vec(&document).unwrap_or_default();
     bytes.push(b'\n');
     bytes
+}
+
+/// The locks of the document.
+pub(super) fn locks(engine: &Engine, usual: &HoldTimes, now: Now) -> Vec<Lock> {
+    locks_and_waits(engine, usual, now, &mut BTreeMap::new())
+}
+
+fn locks_and_waits(
+    engine: &Engine,
+    usual: &HoldTimes,
+    now: Now,
+    waiting: &mut BTreeMap<Unique, (u32, LockName)>,
+) -> Vec<Lock> {
+    let names: Vec<LockName> = engine.locks_in_use().cloned().collect();
+    names
+        .iter()
+        .map(|name| lock(engine, usual, name, now, waiting))
+        .collect()
 }
 
 fn lock(

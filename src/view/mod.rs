@@ -3,6 +3,7 @@
 //! Testable with strings: it knows no FUSE types, no descriptors, no clocks. Time comes as [`Now`].
 
 pub mod charts;
+pub mod dashboard;
 pub mod figures;
 pub mod help;
 pub mod lock_text;

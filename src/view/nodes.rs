@@ -9,11 +9,12 @@
 //!    hears ESTALE and looks the name up again, as it does for what a former life of the daemon told it.
 
 mod figure;
+mod fixed;
 
 use lru::LruCache;
-use serde::{Deserialize, Serialize};
 
 pub use figure::Figure;
+pub use fixed::Fixed;
 
 use crate::types::{LockName, NodeId};
 
@@ -51,128 +52,6 @@ pub enum Node {
     LockFigures(LockName),
     /// A file in one of those.
     LockFigure(LockName, Figure),
-}
-
-/// The fixed part of the tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Fixed {
-    /// The mountpoint.
-    Root = 1,
-    /// `locks/`
-    Locks,
-    /// `flock/`
-    Flock,
-    /// `metrics/`
-    Metrics,
-    /// `acquire`
-    Acquire,
-    /// `control`
-    Control,
-    /// `last-error`
-    LastError,
-    /// `README`
-    Readme,
-    /// `metrics/locks.json`
-    LocksJson,
-    /// `metrics/summary`
-    Summary,
-    /// `metrics/summary.json`
-    SummaryJson,
-    /// `metrics/events.csv`; to the kernel it is a [`Node::Events`].
-    EventsCsv,
-    /// `metrics/metrics.prom`
-    MetricsProm,
-    /// `metrics/by-lock/`
-    ByLock,
-    /// `metrics/slowest`
-    Slowest,
-    /// `metrics/heatmap.json`
-    Heatmap,
-    /// `metrics/alerts`
-    Alerts,
-}
-
-impl Fixed {
-    const ALL: [Self; 17] = [
-        Self::Root,
-        Self::Locks,
-        Self::Flock,
-        Self::Metrics,
-        Self::Acquire,
-        Self::Control,
-        Self::LastError,
-        Self::Readme,
-        Self::LocksJson,
-        Self::Summary,
-        Self::SummaryJson,
-        Self::EventsCsv,
-        Self::MetricsProm,
-        Self::ByLock,
-        Self::Slowest,
-        Self::Heatmap,
-        Self::Alerts,
-    ];
-
-    /// Its directory and name; the root has none.
-    pub fn place(self) -> Option<(Self, &'static str)> {
-        match self {
-            Self::Root => None,
-            Self::Locks => Some((Self::Root, "locks")),
-            Self::Flock => Some((Self::Root, "flock")),
-            Self::Metrics => Some((Self::Root, "metrics")),
-            Self::Acquire => Some((Self::Root, "acquire")),
-            Self::Control => Some((Self::Root, "control")),
-            Self::LastError => Some((Self::Root, "last-error")),
-            Self::Readme => Some((Self::Root, "README")),
-            Self::LocksJson => Some((Self::Metrics, "locks.json")),
-            Self::Summary => Some((Self::Metrics, "summary")),
-            Self::SummaryJson => Some((Self::Metrics, "summary.json")),
-            Self::EventsCsv => Some((Self::Metrics, "events.csv")),
-            Self::MetricsProm => Some((Self::Metrics, "metrics.prom")),
-            Self::ByLock => Some((Self::Metrics, "by-lock")),
-            Self::Slowest => Some((Self::Metrics, "slowest")),
-            Self::Heatmap => Some((Self::Metrics, "heatmap.json")),
-            Self::Alerts => Some((Self::Metrics, "alerts")),
-        }
-    }
-
-    /// Whether it is a directory.
-    pub fn is_directory(self) -> bool {
-        matches!(
-            self,
-            Self::Root | Self::Locks | Self::Flock | Self::Metrics | Self::ByLock
-        )
-    }
-
-    /// Whether each lookup gives a fresh node: it takes writes, or its contents differ from open to open.
-    pub fn is_fresh(self) -> bool {
-        matches!(self, Self::Acquire | Self::Control | Self::LastError | Self::LocksJson) || self.is_figures()
-    }
-
-    /// Whether it is a file that is rendered from the figures.
-    pub fn is_figures(self) -> bool {
-        matches!(
-            self,
-            Self::Summary | Self::SummaryJson | Self::MetricsProm | Self::Slowest | Self::Heatmap | Self::Alerts
-        )
-    }
-
-    /// The fixed entries of a directory, in the order that `ls -U` shows.
-    pub fn children(self) -> impl Iterator<Item = Self> {
-        Self::ALL
-            .into_iter()
-            .filter(move |child| child.place().is_some_and(|(parent, _)| parent == self))
-    }
-
-    /// The child of that name.
-    pub fn child(self, name: &[u8]) -> Option<Self> {
-        self.children()
-            .find(|child| child.place().is_some_and(|(_, own)| own.as_bytes() == name))
-    }
-
-    fn from_id(id: NodeId) -> Option<Self> {
-        Self::ALL.into_iter().find(|fixed| *fixed as u64 == id.0)
-    }
 }
 
 impl Node {

@@ -20,7 +20,9 @@ use super::estate::Estate;
 use super::notice::Notice;
 use super::place::{Place, our_mounts};
 use crate::adapters::watcher::block_signals;
-use crate::adapters::{AlertCommand, Confinement, Event, Heartbeat, History, Phase, Processes, Tokens, Watcher, processes};
+use crate::adapters::{
+    AlertCommand, Confinement, Event, Heartbeat, History, Phase, Processes, Tokens, Watcher, processes,
+};
 use crate::fuse::{self, Detach, Unmounter, detach};
 use crate::service::{Outside, Service};
 use crate::types::Settings;
