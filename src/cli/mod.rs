@@ -12,6 +12,7 @@ mod commit;
 mod completions;
 mod config;
 mod daemon;
+mod dashboard;
 mod device;
 mod doctor;
 mod estate;
@@ -79,6 +80,7 @@ enum Command {
     Umount(umount::Args),
     Restart(restart::Args),
     Status(status::Args),
+    Dashboard(dashboard::Args),
     Path(path::Args),
     Run(run::Args),
     Git(git::Args),
@@ -143,6 +145,7 @@ impl Command {
             Self::Umount(args) => umount::run(args),
             Self::Restart(args) => restart::run(args),
             Self::Status(args) => status::run(args),
+            Self::Dashboard(args) => dashboard::run(args),
             Self::Path(args) => path::run(args),
             Self::Run(args) => run::run(args),
             Self::Git(args) => git::run(args),

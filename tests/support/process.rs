@@ -52,6 +52,7 @@ pub fn threads_of(pid: u32) -> usize {
 pub fn require(program: &str) -> PathBuf {
     const PACKAGES: &[(&str, &str)] = &[
         ("bwrap", "bubblewrap"),
+        ("chromedriver", "chromium-driver"),
         ("dotlockfile", "liblockfile-bin"),
         ("flock", "util-linux"),
         ("getfattr", "attr"),
