@@ -1,4 +1,4 @@
-//! What people look at: the dashboard in a real browser, as a file and over loopback.
+//! What people look at: the dashboard in a real browser, the same over loopback, and `top` in a real terminal.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -9,6 +9,10 @@ mod browser;
 mod page;
 #[path = "dashboard/serve.rs"]
 mod serve;
+#[path = "dashboard/terminal.rs"]
+mod terminal;
+#[path = "dashboard/top.rs"]
+mod top;
 
 use std::path::PathBuf;
 

@@ -44,6 +44,7 @@ mod shellenv;
 mod status;
 mod supervisor;
 mod taken;
+mod top;
 mod umount;
 mod uninstall;
 mod unlock;
@@ -80,6 +81,7 @@ enum Command {
     Umount(umount::Args),
     Restart(restart::Args),
     Status(status::Args),
+    Top(top::Args),
     Dashboard(dashboard::Args),
     Path(path::Args),
     Run(run::Args),
@@ -145,6 +147,7 @@ impl Command {
             Self::Umount(args) => umount::run(args),
             Self::Restart(args) => restart::run(args),
             Self::Status(args) => status::run(args),
+            Self::Top(args) => top::run(args),
             Self::Dashboard(args) => dashboard::run(args),
             Self::Path(args) => path::run(args),
             Self::Run(args) => run::run(args),
