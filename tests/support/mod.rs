@@ -52,6 +52,7 @@ impl Repository {
         for sub in ["repo", "home", "out"] {
             std::fs::create_dir(dir.path().join(sub)).expect("a directory for the test");
         }
+        std::fs::write(dir.path().join("home/.gitconfig"), "").expect("a file for the test");
         let this = Self { dir, repo };
         this.git(&["init", "-q", "-b", "main"]);
         this.git(&["commit", "-q", "--allow-empty", "-m", "first"]);
@@ -107,7 +108,8 @@ impl Repository {
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", self.dir().join("home"))
             .env("LC_ALL", "C.UTF-8")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            // A file of the test's own: git replaces the file that it writes to, and root may replace /dev/null.
+            .env("GIT_CONFIG_GLOBAL", self.dir().join("home/.gitconfig"))
             .env("GIT_CONFIG_SYSTEM", "/dev/null")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_AUTHOR_NAME", "A U Thor")
