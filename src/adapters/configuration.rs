@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn native_reading_and_git_agree() {
         let dir = tempfile::tempdir().expect("a directory");
-        let config = "[lockfs \"scope\"]\n\tcommit = worktree ; a remark\n[LOCKFS]\n\twait=5s\n\trequire\n[include]\n\tpath = more\n\
+        let config = "[lockfs \"scope\"]\n\tcommit = worktree ; a remark\n[LOCKFS]\n\twait=5s\n\talertCommand = say\n\trequire\n[include]\n\tpath = more\n\
              [include]\n\tpath = missing\n[includeIf \"gitdir:/nowhere/\"]\n\tpath = other\n\
              [remote \"a.b\"]\n\turl = \"x y\"\n[branch \"Topic\"]\n\tRemote = a.b\n[alias]\n\tCi = commit \\\n\t-v\n";
         let git = |args: &[&str]| {
