@@ -26,7 +26,7 @@ pub enum Kind {
     Break,
     /// Somebody was kept from ending a lock that another holds.
     StealAttempt,
-    /// The daemon went on after its own death; the duration is what that took.
+    /// A worker went on from the journal of one before it; the duration is what reading that took.
     Replay,
 }
 

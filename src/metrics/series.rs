@@ -33,7 +33,7 @@ pub struct Counts {
     pub breaks: u64,
     /// Attempts to end somebody else's lock.
     pub steal_attempts: u64,
-    /// Times that the daemon went on after its own death.
+    /// Times that a worker went on from the journal of one before it.
     pub replays: u64,
 }
 

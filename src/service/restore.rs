@@ -47,10 +47,13 @@ impl Service {
     ///
     /// Nobody is told of anything before [`Self::start`].
     pub fn replayed(outside: Outside, log: Box<dyn Log>, replay: &Replay) -> Result<Self, ReplayError> {
+        let began = Clock::now();
         let mut past = Past::read(replay)?;
         past.engine.renew_tokens(outside.reserved.clone());
         outside.processes.restore(&past.processes_in_use(), past.next_process);
-        Ok(Self::begin(outside, past.into_state(log)))
+        let service = Self::begin(outside, past.into_state(log));
+        service.count_replay(began);
+        Ok(service)
     }
 
     /// The first life on a new connection, after the old one ended while locks were held. Returns also what is kept, a
@@ -66,8 +69,8 @@ impl Service {
         log: Box<dyn Log>,
         replay: &Replay,
     ) -> Result<(Self, Vec<String>), ReplayError> {
-        let mut past = Past::read(replay)?;
         let now = Clock::now();
+        let mut past = Past::read(replay)?;
         if !replay.same_boot {
             past.engine = Engine::new(settings, Bounds::default(), outside.reserved.clone());
             past.scratch.clear();
@@ -92,6 +95,7 @@ impl Service {
         past.end_connection();
         let service = Self::begin(outside, past.into_state(log));
         service.unit(Role::Loop, || service.bury_the_gone());
+        service.count_replay(now);
         let kept = held_by(&service.state().engine);
         Ok((service, kept))
     }

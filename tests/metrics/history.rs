@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Mount, Repository, wait_until};
+use crate::support::{Mount, Repository, sys, wait_until};
 
 fn summary(repository: &Repository) -> Value {
     let text = fs::read_to_string(repository.path("metrics/summary.json")).expect("summary.json reads");
@@ -53,15 +53,53 @@ fn what_was_counted_is_there_after_a_restart() {
 
 #[test]
 fn a_killed_daemon_loses_nothing_that_was_flushed() {
-    let mut mount = Mount::new();
+    let mount = Mount::new();
     wait_until("the history", || summary(&mount)["store"] == "kept");
     use_lock(&mount, 10);
     assert!(mount.sh("echo flush-metrics > $M/control").status.success());
     let before = known(&mount);
-    mount.daemon().kill();
+    mount.kill_daemon();
     assert!(mount.lockfs(&["mount"]).status.success());
     wait_until("the history", || summary(&mount)["store"] == "kept");
     assert_eq!(known(&mount), before);
+    assert!(mount.lockfs(&["umount"]).status.success());
+}
+
+/// The value of a counter of the running worker.
+fn counter(repository: &Repository, name: &str) -> u64 {
+    let page = fs::read_to_string(repository.path("metrics/metrics.prom")).expect("metrics.prom reads");
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.expect("it is there").parse().expect("a number")
+}
+
+#[test]
+fn the_next_worker_counts_its_replay_once_and_goes_on_with_figures_events_and_page() {
+    let mount = Mount::new();
+    wait_until("the history", || summary(&mount)["store"] == "kept");
+    use_lock(&mount, 10);
+    assert!(mount.sh("echo flush-metrics > $M/control").status.success());
+    let before = known(&mount);
+    assert_eq!(counter(&mount, "lockfs_replays_total"), 0);
+    let killed = mount.worker_pid();
+    sys::kill(killed, libc::SIGKILL).expect("ours to kill");
+    wait_until("another worker serves", || {
+        mount.worker().is_some_and(|worker| worker != killed)
+    });
+    wait_until("the history", || summary(&mount)["store"] == "kept");
+    assert_eq!(known(&mount), before, "nothing is lost, and nothing counted twice");
+    use_lock(&mount, 3);
+    assert_eq!(known(&mount)[2]["releases"], 13);
+    assert_eq!(counter(&mount, "lockfs_replays_total"), 1);
+    let events = fs::read_to_string(mount.path("metrics/events.csv")).expect("events.csv reads");
+    let kinds = |kind: &str| {
+        events
+            .lines()
+            .filter(|line| line.split(',').nth(1) == Some(kind))
+            .count()
+    };
+    assert_eq!((kinds("replay"), kinds("release")), (1, 3), "{events}");
+    let live = fs::read_to_string(mount.path("metrics/live.js")).expect("live.js reads");
+    assert!(live.contains("x.lock"), "{live}");
     assert!(mount.lockfs(&["umount"]).status.success());
 }
 

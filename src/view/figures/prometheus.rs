@@ -81,7 +81,7 @@ pub fn render(figures: &Figures, live: &Live) -> String {
         ),
         (
             "replays",
-            "Times that the daemon went on after its own death.",
+            "Times that a worker went on from the journal of one before it.",
             counts.replays,
         ),
         (
