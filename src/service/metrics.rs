@@ -319,6 +319,9 @@ impl Service {
             Some(Node::Events(_)) => self.fold(&mut self.recorder.figures.lock(), true),
             Some(node) if node.is_figures() => {
                 self.compute_figures();
+                if matches!(node, Node::Fixed(fixed) if fixed.is_picture()) {
+                    self.draw_pictures();
+                }
             }
             _ => {}
         }

@@ -49,7 +49,7 @@ impl Gallery {
 impl Service {
     /// The text of a file with drawings. Not for the thread that answers the kernel.
     pub(super) fn picture(&self, file: Fixed, now: Now) -> Vec<u8> {
-        let pictures = self.pictures();
+        let pictures = self.draw_pictures();
         if let Some(chart) = file.chart() {
             return pictures.svg(chart).as_bytes().to_vec();
         }
@@ -59,7 +59,9 @@ impl Service {
         live_js(locks, &pictures)
     }
 
-    fn pictures(&self) -> Arc<Pictures> {
+    /// Draws the charts, unless those of the same figures are there. Slow when they are not: done before the turn of a call
+    /// that shows them.
+    pub(super) fn draw_pictures(&self) -> Arc<Pictures> {
         let figures = self.figures();
         let mut drawn = self.gallery.drawn.lock();
         if let Some((of, pictures)) = &*drawn
