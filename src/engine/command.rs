@@ -184,7 +184,11 @@ pub enum Command {
         keepers: Vec<ProcessId>,
     },
     /// Free text behind what was declared.
-    Note { target: Target, note: Vec<u8> },
+    Note {
+        target: Target,
+        #[serde(with = "serde_bytes")]
+        note: Vec<u8>,
+    },
     /// The first text was refused: the handle's lock ends with the handle, whatever the way it was taken.
     Spoil(HandleId),
     /// futimens(2) on a handle that took its lock by open makes it a lease.
@@ -306,5 +310,6 @@ pub struct HolderText {
     /// The first line, if one was written.
     pub declared: Option<Declared>,
     /// What follows.
+    #[serde(with = "serde_bytes")]
     pub note: Vec<u8>,
 }

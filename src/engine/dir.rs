@@ -17,6 +17,7 @@ pub enum FileChange {
         /// Where.
         offset: usize,
         /// What.
+        #[serde(with = "serde_bytes")]
         data: Vec<u8>,
     },
     /// The file is emptied.

@@ -18,6 +18,7 @@ const SCRATCH_LIFE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScratchFile {
     /// What was written.
+    #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
     /// Who made it, if it can be seen.
     pub maker: Option<ProcessId>,

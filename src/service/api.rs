@@ -274,7 +274,7 @@ pub enum Answer {
     /// Create.
     Created(Entry, Opened),
     /// Read, readlink, getxattr, listxattr.
-    Data(Vec<u8>),
+    Data(#[serde(with = "serde_bytes")] Vec<u8>),
     /// Getxattr, listxattr: so long it is.
     Size(u32),
     /// Write: so many bytes were taken.

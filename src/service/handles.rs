@@ -26,9 +26,9 @@ pub(super) enum HandleKind {
     /// A file in a lock made by mkdir.
     DirectoryFile(Box<DirectoryFile>),
     /// Text of a fixed file that was rendered at the open.
-    Text(Fixed, Vec<u8>),
+    Text(Fixed, #[serde(with = "serde_bytes")] Vec<u8>),
     /// A file in `metrics/by-lock/NAME/`, rendered at the open.
-    LockFigure(LockName, Figure, Vec<u8>),
+    LockFigure(LockName, Figure, #[serde(with = "serde_bytes")] Vec<u8>),
     /// `metrics/events.csv`, from this offset on.
     Events(u64),
     /// A listing that was taken at the open.
@@ -60,8 +60,10 @@ pub(super) struct LockHandle {
     /// Why the lock was taken away from this handle, once it was.
     pub(super) lost: Option<Box<str>>,
     /// What was written through it so far.
+    #[serde(with = "serde_bytes")]
     pub(super) written: Box<[u8]>,
     /// The lock's text at the open, for reading.
+    #[serde(with = "serde_bytes")]
     pub(super) text: Box<[u8]>,
 }
 

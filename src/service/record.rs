@@ -5,12 +5,21 @@
 //! its changes need not be written; the rest is written as it became. Nodes, refusals and learned hold times are not
 //! kept: the first follow from the rest, the others only advise.
 //!
-//! The form is postcard's, which names no fields: an entry or a struct in it changes only together with [`VERSION`].
+//! The form is MessagePack, with structs as arrays and variants by name. So that every later program reads what this one
+//! wrote:
+//!
+//! - A field is added behind the others, with `#[serde(default)]`; none is moved or taken away.
+//! - A variant is added anywhere; none is renamed or taken away, and what is in one follows the same rules.
+//! - With either, [`VERSION`] grows, so that an earlier program refuses instead of misreading, and a journal of the new
+//!   version joins those of `tests/service/journals`.
+//!
+//! A record says what the engine was told, not what it then did: only a program that does the same with it can go on
+//! from it. A planned restart therefore hands over a snapshot alone, and after a crash the same program goes on.
 
 use std::borrow::Cow;
 
-use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
+use serde_bytes::Bytes;
 
 use super::api::Answer;
 use super::handles::{Handle, Parked};
@@ -83,7 +92,7 @@ pub(super) struct Snapshot<'a> {
     /// No process that is pinned later gets a lower number.
     pub(super) next_process: ProcessId,
     /// What each thread was to send last, as encoded in [`Entry::Sends`].
-    pub(super) sends: [Cow<'a, [u8]>; Role::COUNT],
+    pub(super) sends: [Cow<'a, Bytes>; Role::COUNT],
     /// Answers to calls that had not come again.
     pub(super) held: Vec<(Unique, Cow<'a, Due>)>,
 }
@@ -110,32 +119,10 @@ pub enum ReplayError {
     },
 }
 
-/// Appends to a buffer that is used again and again.
-struct Append<'a>(&'a mut Vec<u8>);
-
-impl Flavor for Append<'_> {
-    type Output = ();
-
-    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(data);
-        Ok(())
-    }
-
-    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
-        self.0.push(data);
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
-    }
-}
-
 /// Writes a value behind what the buffer has.
 pub(super) fn put<T: Serialize + ?Sized>(buffer: &mut Vec<u8>, value: &T) {
-    let written = postcard::serialize_with_flavor(value, Append(buffer));
     // Only sequences of unknown length are refused, and nothing here has one.
-    written.expect("plain data can be written");
+    rmp_serde::encode::write(buffer, value).expect("plain data can be written");
 }
 
 impl Snapshot<'_> {
@@ -150,9 +137,9 @@ impl Snapshot<'static> {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, ReplayError> {
         let (version, rest) = bytes.split_first_chunk().ok_or(ReplayError::Empty)?;
         match u16::from_le_bytes(*version) {
-            VERSION => postcard::from_bytes(rest).map_err(|_| ReplayError::Malformed { record: 0 }),
-            found if found > VERSION => Err(ReplayError::Newer { found }),
-            _ => Err(ReplayError::Malformed { record: 0 }),
+            1..=VERSION => rmp_serde::from_slice(rest).map_err(|_| ReplayError::Malformed { record: 0 }),
+            0 => Err(ReplayError::Malformed { record: 0 }),
+            found => Err(ReplayError::Newer { found }),
         }
     }
 }
@@ -161,9 +148,7 @@ impl Snapshot<'static> {
 pub(super) fn entries(mut record: &[u8]) -> Option<Vec<Entry<'static>>> {
     let mut entries = Vec::new();
     while !record.is_empty() {
-        let (entry, rest) = postcard::take_from_bytes(record).ok()?;
-        entries.push(entry);
-        record = rest;
+        entries.push(rmp_serde::from_read(&mut record).ok()?);
     }
     Some(entries)
 }

@@ -17,6 +17,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use parking_lot::ReentrantMutexGuard;
+use serde_bytes::Bytes;
 
 use super::Service;
 use super::api::{Answer, Call};
@@ -250,7 +251,7 @@ impl Service {
             phantoms: Cow::Borrowed(&state.phantoms),
             processes: self.processes.trails(),
             next_process: self.processes.next_id(),
-            sends: std::array::from_fn(|role| Cow::Borrowed(state.writer.sends[role].as_slice())),
+            sends: std::array::from_fn(|role| Cow::Borrowed(Bytes::new(&state.writer.sends[role]))),
             held: held.map(|(unique, answer)| (*unique, Cow::Borrowed(answer))).collect(),
         }
     }

@@ -23,6 +23,7 @@ pub struct Text {
     /// The first line.
     pub declared: Declared,
     /// What follows the first line.
+    #[serde(with = "serde_bytes")]
     pub note: Vec<u8>,
 }
 
