@@ -73,7 +73,8 @@
 //! * **The journal holds commands, not the engine.** The same commands at the same times give the same engine, so a unit
 //!   of work writes the few bytes of what it was told, and what became of open files and waiting calls; node ids follow
 //!   from names and need no bytes at all. That is one short write(2) for each call that changes something, and none for
-//!   one that looks: a tenth of what taking and releasing a lock costs.
+//!   one that looks: a tenth of what taking and releasing a lock costs. Who is replaced on purpose leaves a snapshot
+//!   alone, for another program may do otherwise with the same commands.
 //! * **A worker that hangs is found by its heartbeat**, a page of memory in which its loop counts: one that stands still
 //!   while requests lie unread, or within one, or whose watcher answers no question, is ended and replaced.
 //! * **Processes are pinned by pidfd** while their request is still unanswered, so that a reused PID is never

@@ -7,6 +7,8 @@
 mod ended;
 #[path = "service/inspecting.rs"]
 mod inspecting;
+#[path = "service/journals.rs"]
+mod journals;
 #[path = "service/lives.rs"]
 mod lives;
 #[path = "service/parked.rs"]

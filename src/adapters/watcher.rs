@@ -40,8 +40,15 @@ pub enum Event {
 
 /// The signals that become [`Event::Signal`].
 ///
-/// SIGURG is what the supervisor asks by whether somebody listens: it kills nobody who does not know it.
-const SIGNALS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGURG];
+/// SIGURG is what the supervisor asks by whether somebody listens: it kills nobody who does not know it. SIGUSR1 asks a
+/// worker to make place for another: who does not know it ends at once.
+const SIGNALS: [Signal; 5] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGURG,
+    Signal::SIGUSR1,
+];
 
 /// How many events one [`Watcher::wait`] takes in; the rest comes with the next one.
 const BATCH: usize = 64;

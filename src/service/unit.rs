@@ -229,6 +229,19 @@ impl Service {
         }
     }
 
+    /// Leaves a snapshot to the next life, and lets no unit be done in this one any more: the caller ends the process. If
+    /// it cannot be written, the next life goes on from the records, as after a crash.
+    pub fn retire(&self) {
+        let turn = self.turn();
+        let mut state = self.state();
+        let is_behind = state.writer.is_behind();
+        if is_behind {
+            state.note_sends(Role::Watcher);
+        }
+        self.compact(&mut state, is_behind);
+        std::mem::forget(turn);
+    }
+
     fn snapshot<'a>(&self, state: &'a State) -> Snapshot<'a> {
         let handles = state.handles.iter().map(|(id, handle)| (id, kept(handle)));
         let parked = state

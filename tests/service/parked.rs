@@ -6,7 +6,7 @@ use git_lockfs::types::{HandleId, Mode, Refusal, Unique};
 use crate::world::{BOTH, LOCKS, WRITE, World, by, me, opened};
 
 /// One waiting call of each kind, for x.lock.
-fn waiters(world: &World) -> Vec<(&'static str, Unique)> {
+pub fn waiters(world: &World) -> Vec<(&'static str, Unique)> {
     let node = world.node(LOCKS, "x.lock");
     let open = world.park(by(0), Call::Open { node, mode: WRITE });
     let (node, handle) = world.lockable(by(0), "x.lock");

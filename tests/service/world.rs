@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use git_lockfs::adapters::memory::Crash;
 use git_lockfs::adapters::{Confinement, Event, HistoryError, MemoryDisk, Processes, Tokens, Watcher};
+use git_lockfs::ports::{Log, Replay};
 use git_lockfs::service::api::{Access, Answer, Call, Caller, Entry, Files, LockStyle, OpenMode, Replies};
 use git_lockfs::service::{Outside, Service};
 use git_lockfs::types::{HandleId, Mode, NodeId, Range, Refusal, Settings, Unique};
@@ -162,6 +163,11 @@ impl World {
 
     /// The next life on the same connection, as far as to its start.
     pub fn next_life(self, meanwhile: impl FnOnce()) -> Self {
+        self.next_life_and_replay(meanwhile).0
+    }
+
+    /// The same, and what it went on from.
+    pub fn next_life_and_replay(self, meanwhile: impl FnOnce()) -> (Self, Replay) {
         let (dir, disk, next) = self.die(Crash::Killed);
         meanwhile();
         let (log, replay) = disk.open().expect("whole").expect("there");
@@ -170,7 +176,18 @@ impl World {
         });
         *world.next.lock() = next;
         world.service.start();
-        world
+        (world, replay)
+    }
+
+    /// The life after one that wrote this.
+    pub fn after(replay: &Replay) -> Self {
+        let before = Self::bare(Settings::default(), true);
+        let mut log = before.disk.create(&replay.snapshot).expect("there is room");
+        for record in &replay.records {
+            log.append(record).expect("there is room");
+        }
+        *before.next.lock() = 1_000;
+        before.next_life(|| {})
     }
 
     /// The first life on a new connection; also what was kept.
@@ -338,8 +355,9 @@ impl World {
             return String::new();
         };
         let handle = self.open(me(), entry.node, READ).expect("reading never waits");
-        let Answer::Data(data) = self.read(handle) else {
-            panic!("text")
+        let data = match self.read(handle) {
+            Answer::Data(data) => data,
+            other => panic!("{name}: {other:?}"),
         };
         self.close(handle);
         String::from_utf8(data).expect("text")

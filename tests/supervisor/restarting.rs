@@ -33,6 +33,12 @@ fn a_restart_keeps_holders_and_waiters() {
         );
         assert_eq!(repository.waiters("x.lock"), 1);
     }
+    let log = repository.daemon_log();
+    assert_eq!(
+        log.matches("retired").count(),
+        3,
+        "each left a snapshot to another program: {log}"
+    );
     holding.close(fd);
     waiting.finish().expect("it is granted");
     repository.lockfs(&["umount", "--force"]).ok();

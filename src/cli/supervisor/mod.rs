@@ -162,7 +162,7 @@ impl Supervisor {
                 return Ok(self.end_by_death(worker.lived(), worker.how_it_ended()));
             }
             if happened.knocked && self.lets_in(&worker) {
-                worker.kill("a restart was asked for");
+                worker.retire();
                 worker.how_it_ended();
                 return Ok(End::Renewed);
             }

@@ -8,7 +8,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use super::super::notice::Notice;
 use super::super::process::Process;
-use super::super::worker::PING;
+use super::super::worker::{PING, RETIRE};
 use super::pulse::{Look, Pulse};
 use crate::adapters::{Heartbeat, Phase};
 use crate::fuse::Mounted;
@@ -17,6 +17,8 @@ use crate::fuse::Mounted;
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long a worker may take to end once it has begun to.
 const END_LIMIT: Duration = Duration::from_secs(10);
+/// How long a worker may take to retire: it writes a snapshot.
+const RETIRE_LIMIT: Duration = Duration::from_secs(2);
 /// How long a killed worker may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -126,6 +128,17 @@ impl Supervised {
     /// Something has happened.
     pub fn stir(&mut self) {
         self.pulse.stir();
+    }
+
+    /// Has it hand over to its successor, and waits for its end. The successor of one that does not goes on as after a
+    /// crash.
+    pub fn retire(&mut self) {
+        if let Err(error) = self.process.signal(RETIRE) {
+            tracing::warn!(pid = self.process.pid, "the worker cannot be told to retire: {error}");
+        }
+        if !self.process.has_ended_within(RETIRE_LIMIT) {
+            self.kill("it did not retire");
+        }
     }
 
     /// Ends it, if it has not ended, and waits for that.

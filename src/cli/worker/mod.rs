@@ -30,6 +30,8 @@ use crate::view::locks_json::{Recovery, ServedBy};
 
 /// What the supervisor asks by whether the watcher listens; nothing happens to a process that does not know it.
 pub const PING: libc::c_int = libc::SIGURG;
+/// What the supervisor tells a worker to retire by; one that does not know it ends as by a crash.
+pub const RETIRE: libc::c_int = libc::SIGUSR1;
 /// Exit code of a worker whose successors would fail like it (EX_DATAERR of sysexits.h).
 pub const EXIT_HOPELESS: u8 = 65;
 
@@ -161,6 +163,11 @@ impl Attendant {
                     Event::Deadline => self.service.attend_deadline(),
                     Event::Signal(PING) => self.heartbeat.answer(),
                     Event::Signal(libc::SIGHUP) => {}
+                    Event::Signal(RETIRE) => {
+                        self.service.retire();
+                        tracing::info!("retired");
+                        std::process::exit(0);
+                    }
                     Event::Signal(signal) => self.end_if_idle(*signal),
                     Event::RepositoryGone => {
                         tracing::warn!("the repository is gone");
