@@ -186,7 +186,7 @@ impl Past {
     }
 
     /// The state of the next life.
-    pub(super) fn into_state(self, log: Box<dyn Log>) -> State {
+    pub(super) fn into_state(mut self, log: Box<dyn Log>) -> State {
         let mut state = State::new(self.engine, Writer::new(log, self.life + 1));
         state.scratch = Scratch::restore(self.scratch);
         state.phantoms = self.phantoms;
@@ -202,8 +202,11 @@ impl Past {
                     let is_held = false;
                     state.returning.answers.insert(unique, Due { answer, is_held });
                 }
-                // Told once too often, the kernel only looks again.
-                Out::Poll(number) => state.outbox.push(Out::Poll(number)),
+                // Told once too often, the kernel only looks again. It polls until a life begins that lasts long
+                // enough to tell it; a handle that is not there counts as readable.
+                Out::Poll(number) => {
+                    self.pollers.entry(number).or_insert(HandleId(u64::MAX));
+                }
             }
         }
         for (number, handle) in self.pollers {
