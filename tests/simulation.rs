@@ -8,11 +8,18 @@
 
 #[path = "simulation/client.rs"]
 mod client;
+#[path = "simulation/figures.rs"]
+mod figures;
 #[path = "simulation/kernel.rs"]
 mod kernel;
+#[path = "simulation/machine.rs"]
+mod machine;
 #[path = "simulation/random.rs"]
 mod random;
+#[path = "simulation/rules.rs"]
+mod rules;
 
+use figures::Figures;
 use kernel::Kernel;
 
 /// How many histories with crashes are tried; `SIMULATION_SEEDS` asks for more.
@@ -40,29 +47,34 @@ fn history(seed: u64, crash_every: u64) -> Kernel {
 fn without_a_crash_the_rules_hold() {
     let mut granted = 0;
     for seed in 0..SEEDS / 4 {
-        granted += history(seed, u64::MAX).granted;
+        granted += history(seed, u64::MAX).figures.granted;
     }
     assert!(granted > 1_000, "{granted}: the histories are about something");
 }
 
 /// One part of the histories with crashes; several tests share them, to run side by side.
 fn crashing(part: u64) {
-    let (mut granted, mut crashes, mut torn, mut again, mut given_up) = (0, 0, 0, 0, 0);
     let asked = std::env::var("SIMULATION_SEEDS").ok();
     let count = asked.and_then(|count| count.parse().ok()).unwrap_or(SEEDS);
+    let mut sum = Figures::default();
+    let mut histories = 0;
     for seed in (0..count).filter(|seed| seed % PARTS == part) {
-        let kernel = history(seed, 12);
-        granted += kernel.granted as u64;
-        crashes += kernel.crashes;
-        torn += kernel.torn;
-        again += kernel.came_again;
-        given_up += kernel.given_up;
+        sum += history(seed, 12).figures;
+        histories += 1;
     }
-    println!("{granted} grants, {crashes} crashes, {torn} in a write, {again} calls again, {given_up} given up");
-    let seeds = count / PARTS;
-    let is_about_something =
-        granted > 10 * seeds && crashes > 5 * seeds && torn > seeds / 2 && again > seeds && given_up > seeds / 2;
-    assert!(is_about_something, "the histories are about something");
+    println!("{histories} histories: {sum:?}");
+    let is_about_something = sum.granted > 10 * histories
+        && sum.crashes > 5 * histories
+        && sum.torn > histories / 2
+        && sum.power_cuts > histories / 2
+        && sum.damaged > histories / 20
+        && sum.again_in_resend > histories / 4
+        && sum.came_again > histories
+        && sum.given_up > histories / 2
+        && sum.compared > histories
+        && sum.woken > histories / 4
+        && sum.resumed > histories / 4;
+    assert!(is_about_something, "the histories are about something: {sum:?}");
 }
 
 #[test]

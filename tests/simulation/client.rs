@@ -1,10 +1,12 @@
 //! A client: one program that takes a lock in one dialect, keeps it for a while and lets go, over and over. It knows
 //! only the answers that it was given.
 
+use git_lockfs::adapters::processes::nice_of;
 use git_lockfs::service::api::{Access, Answer, Call, Kind, LockStyle, OpenMode};
-use git_lockfs::types::{HandleId, Mode, NodeId, Range, Refusal};
+use git_lockfs::types::{HandleId, Mode, NodeId, Priority, Range, Refusal};
 
 use crate::random::Random;
+use crate::rules::{Held, Wish};
 
 pub const ROOT: NodeId = NodeId(1);
 pub const LOCKS: NodeId = NodeId(2);
@@ -83,20 +85,6 @@ impl Req {
     }
 }
 
-/// A part of a lock that a client has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
-    pub name: usize,
-    pub mode: Mode,
-    pub range: Range,
-}
-
-impl Held {
-    pub fn conflicts(&self, other: &Self) -> bool {
-        self.name == other.name && self.mode.conflicts(other.mode) && self.range.overlaps(other.range)
-    }
-}
-
 /// In which dialect a round is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
@@ -131,6 +119,14 @@ pub enum Stage {
     Closing,
 }
 
+/// A place in the line that outlives a wait: for which lock and the one behind it, and the span in which it arrived.
+#[derive(Clone, Copy, Debug)]
+struct Ticket {
+    name: usize,
+    earliest: u64,
+    latest: u64,
+}
+
 #[derive(Debug)]
 pub struct Client {
     pub number: usize,
@@ -144,6 +140,12 @@ pub struct Client {
     pub handles: Vec<HandleId>,
     pub held: Vec<Held>,
     scratch: bool,
+    /// Whether it asks for priorities, and which one it asked for in this round.
+    has_priorities: bool,
+    priority: Option<u8>,
+    ticket: Option<Ticket>,
+    /// Whether this round uses its ticket.
+    with_ticket: bool,
     /// It was killed while nobody served it.
     pub gave_up: bool,
 }
@@ -170,8 +172,13 @@ pub const fn mode(access: Access, exclusive: bool) -> OpenMode {
     }
 }
 
+/// The priority of those who ask for none.
+fn usual_rank() -> u8 {
+    Priority::from_nice(nice_of(0)).level()
+}
+
 impl Client {
-    pub fn new(number: usize) -> Self {
+    pub fn new(number: usize, has_priorities: bool) -> Self {
         Self {
             number,
             dialect: Dialect::Open,
@@ -184,6 +191,10 @@ impl Client {
             handles: Vec::new(),
             held: Vec::new(),
             scratch: false,
+            has_priorities,
+            priority: None,
+            ticket: None,
+            with_ticket: false,
             gave_up: false,
         }
     }
@@ -207,6 +218,14 @@ impl Client {
         self.range = [half.0, half.1, Range::WHOLE][random.below(3)];
         use Dialect::{Acquire, Flock, Link, Mkdir, Open, Posix};
         self.dialect = [Open, Open, Flock, Posix, Acquire, Acquire, Mkdir, Link][random.below(8)];
+        self.priority = (self.has_priorities && random.one_in(2)).then_some([1, 4, 7, 10][random.below(4)]);
+        match self.ticket {
+            Some(ticket) if random.one_in(2) => {
+                (self.dialect, self.name, self.with_ticket) = (Acquire, ticket.name, true)
+            }
+            Some(_) => self.with_ticket = false,
+            None => self.with_ticket = random.one_in(2),
+        }
         match self.dialect {
             Open => self.go(Stage::LookedUp, Req::Lookup(LOCKS, self.lock())),
             Flock | Posix => self.go(Stage::LookedUp, Req::Lookup(FLOCK, self.lock())),
@@ -261,21 +280,63 @@ impl Client {
 
     fn has(&mut self) -> Next {
         self.stage = Stage::Holding;
+        self.held = self.claims();
+        if self.dialect == Dialect::Acquire && self.with_ticket {
+            self.ticket = None;
+        }
+        Next::Has(None)
+    }
+
+    /// What this round is about.
+    fn claims(&self) -> Vec<Held> {
         let parts = match self.dialect {
-            // Two locks at once, or the same one twice, which is one.
+            // Two locks at once.
             Dialect::Acquire => vec![self.name, (self.name + 1) % NAMES.len()],
             _ => vec![self.name],
         };
         let whole = !matches!(self.dialect, Dialect::Posix);
-        self.held = parts
-            .into_iter()
-            .map(|name| Held {
-                name,
-                mode: self.taken_mode(),
-                range: if whole { Range::WHOLE } else { self.range },
-            })
-            .collect();
-        Next::Has(None)
+        let range = if whole { Range::WHOLE } else { self.range };
+        let mode = self.taken_mode();
+        parts.into_iter().map(|name| Held { name, mode, range }).collect()
+    }
+
+    /// What a request is to take, and from where in the line; sent as the `number`th.
+    pub fn wishes(&mut self, req: &Req, number: u64) -> Option<Wish> {
+        let (waits, rank) = match (req, self.dialect) {
+            (Req::Open(..), Dialect::Open) | (Req::Lock(..), _) => (true, usual_rank()),
+            (Req::Create(..), Dialect::Open) => (false, usual_rank()),
+            (Req::Mkdir(_) | Req::Link(..), _) => (false, Priority::MAX.level()),
+            (Req::Write(..), Dialect::Acquire) => (true, self.priority.unwrap_or_else(usual_rank)),
+            _ => return None,
+        };
+        let (mut earliest, mut latest) = (number, number);
+        if self.dialect == Dialect::Acquire && self.with_ticket {
+            if let Some(ticket) = self.ticket {
+                (earliest, latest) = (ticket.earliest, ticket.latest.min(number));
+            }
+            let name = self.name;
+            self.ticket = Some(Ticket { name, earliest, latest });
+        }
+        Some(Wish {
+            claims: self.claims(),
+            waits,
+            rank,
+            earliest,
+            latest,
+        })
+    }
+
+    /// The request of an `acquire`.
+    fn request(&self) -> String {
+        let (first, second) = (self.lock(), NAMES[(self.name + 1) % NAMES.len()]);
+        let mut text = format!("locks={first},{second} wait=forever");
+        if let Some(priority) = self.priority {
+            text += &format!(" priority={priority}");
+        }
+        if self.with_ticket {
+            text += &format!(" ticket=t{0} session=s{0}", self.number);
+        }
+        text
     }
 
     fn taken_mode(&self) -> Mode {
@@ -337,14 +398,7 @@ impl Client {
                 let handle = opened.handle;
                 match self.dialect {
                     Dialect::Open => self.has(),
-                    Dialect::Acquire => {
-                        let locks = format!(
-                            "locks={},{} wait=forever",
-                            self.lock(),
-                            NAMES[(self.name + 1) % NAMES.len()]
-                        );
-                        Next::Send(self.go(Stage::Requesting, Req::Write(handle, locks)))
-                    }
+                    Dialect::Acquire => Next::Send(self.go(Stage::Requesting, Req::Write(handle, self.request()))),
                     _ => {
                         let (style, range) = match self.dialect {
                             Dialect::Posix => (LockStyle::Posix(self.number as u64 + 1), self.range),
@@ -419,6 +473,10 @@ impl Client {
 
     /// The program is killed: the kernel closes what it had.
     pub fn dies(&mut self) -> Option<Req> {
+        // Whether it was granted before that was noticed, nobody can say; then the next one begins anew.
+        if let Some(ticket) = &mut self.ticket {
+            ticket.latest = u64::MAX;
+        }
         match self.fails() {
             Next::Send(req) => Some(req),
             _ => None,

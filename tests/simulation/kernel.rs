@@ -1,40 +1,27 @@
 //! The kernel's side: requests that were not answered, the connection that outlives the service, and the rules.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use git_lockfs::adapters::memory::Crash;
-use git_lockfs::adapters::{Confinement, HistoryError, MemoryDisk, Processes, Tokens, Watcher};
-use git_lockfs::service::api::{Access, Answer, Call, Caller, Files, Replies};
-use git_lockfs::service::{Outside, Service};
-use git_lockfs::types::{NodeId, Settings, Unique};
-use git_lockfs::view::locks_json::{Recovery, ServedBy};
-use parking_lot::Mutex;
+use git_lockfs::service::Service;
+use git_lockfs::service::api::{Access, Answer, Call, Files};
+use git_lockfs::types::{HandleId, NodeId, Unique};
 
-use crate::client::{Client, Held, LOCKS, NAMES, Next, Req, Stage, mode};
+use crate::client::{Client, Dialect, LOCKS, NAMES, Next, ROOT, Req, Stage, mode};
+use crate::figures::Figures;
+use crate::machine::{Left, Machine, Sent, nobody};
 use crate::random::Random;
+use crate::rules::{Line, TokenRule, check_exclusion};
 
 const CLIENTS: usize = 7;
-
-/// Keeps what the service sends later, in order.
-#[derive(Default)]
-struct Recorder(Mutex<Vec<(Unique, Answer)>>);
-
-impl Replies for Recorder {
-    fn answer(&self, unique: Unique, answer: Answer) {
-        self.0.lock().push((unique, answer));
-    }
-
-    fn wake_poll(&self, _: u64) {}
-}
+/// POLLIN of poll(2).
+const READABLE: u32 = 1;
 
 pub struct Kernel {
     pub random: Random,
     seed: u64,
-    dir: tempfile::TempDir,
-    disk: MemoryDisk,
+    machine: Machine,
     service: Service,
-    recorder: Arc<Recorder>,
     clients: Vec<Client>,
     /// Requests without an answer, and whose they are.
     unanswered: BTreeMap<Unique, (usize, Req)>,
@@ -43,92 +30,44 @@ pub struct Kernel {
     /// only be seen by who can look at processes.
     decided: BTreeSet<Unique>,
     next: u64,
-    tokens: BTreeMap<usize, u64>,
-    /// Who waits for a whole lock by open, in the order in which they came; only those whose coming is known.
-    line: Vec<(usize, Unique)>,
+    tokens: TokenRule,
+    line: Line,
+    /// Polls of requests for several locks, by the request: its handle and whether it was told to look again.
+    polls: BTreeMap<Unique, (HandleId, bool)>,
     has_returning: bool,
     /// Whether it may die while it carries out a request.
     pub is_mortal: bool,
     /// What clients do next.
     to_send: VecDeque<(usize, Req)>,
-    pub granted: usize,
-    pub crashes: u64,
-    pub torn: u64,
-    pub came_again: u64,
-    pub given_up: u64,
+    pub figures: Figures,
 }
 
-fn nobody() -> Caller {
-    Caller {
-        tid: 0,
-        uid: nix::unistd::geteuid().as_raw(),
-        gid: nix::unistd::getegid().as_raw(),
-    }
-}
-
-fn settings() -> Settings {
-    let mut settings = Settings::default();
-    settings.set("wait", "forever").expect("a limit");
-    settings
-}
-
-fn outside(dir: &tempfile::TempDir, recorder: &Arc<Recorder>) -> Outside {
-    let watcher = Watcher::new(dir.path()).expect("a watcher");
-    let (tokens, first, end) = Tokens::open(&dir.path().join("state")).expect("tokens");
-    let owner = nobody();
-    Outside {
-        processes: Arc::new(Processes::new(watcher.exits())),
-        alarm: watcher.alarm(),
-        confinement: Confinement::of_self().expect("our own confinement"),
-        tokens,
-        reserved: first..end,
-        history: Err(HistoryError::NotWanted),
-        replies: recorder.clone(),
-        reload: Box::new(|| Ok(settings())),
-        tell_alerts: Box::new(drop),
-        mountpoint: dir.path().to_owned(),
-        owner: (owner.uid, owner.gid),
-        others_allowed: true,
-        served_by: Box::new(|| ServedBy {
-            worker_pid: 2,
-            supervisor_pid: 1,
-            recovery: Recovery::Resend,
-        }),
-    }
-}
-
-/// A directory in memory where there is one: tokens are written durably, thousands of times.
-fn directory() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().expect("a directory"))
+/// The programs of one boot; in every second history some ask for priorities.
+fn clients(seed: u64) -> Vec<Client> {
+    (0..CLIENTS).map(|number| Client::new(number, seed % 2 == 1)).collect()
 }
 
 impl Kernel {
     pub fn new(seed: u64) -> Self {
-        let (dir, disk, recorder) = (directory(), MemoryDisk::default(), Arc::new(Recorder::default()));
-        let log = disk.create(b"").expect("there is room");
-        let service = Service::new(settings(), outside(&dir, &recorder), Box::new(log));
+        let mut machine = Machine::new();
+        let service = machine.first_life();
         Self {
             random: Random(seed),
             seed,
-            dir,
-            disk,
+            machine,
             service,
-            recorder,
-            clients: (0..CLIENTS).map(Client::new).collect(),
+            clients: clients(seed),
             unanswered: BTreeMap::new(),
             answered: BTreeSet::new(),
             decided: BTreeSet::new(),
             next: 2,
-            tokens: BTreeMap::new(),
-            line: Vec::new(),
+            tokens: TokenRule::default(),
+            line: Line::default(),
+            polls: BTreeMap::new(),
             has_returning: false,
             is_mortal: true,
             to_send: VecDeque::new(),
-            granted: 0,
-            crashes: 0,
-            torn: 0,
-            came_again: 0,
-            given_up: 0,
+            figures: Figures::default(),
         }
     }
 
@@ -139,12 +78,16 @@ impl Kernel {
         }
     }
 
-    /// Somebody does something: begins, lets go, or has its wait interrupted.
+    /// Somebody does something: begins, lets go, or has its wait interrupted or polled.
     pub fn step(&mut self) {
+        if self.random.one_in(12) {
+            self.machine.disk.write_back();
+        }
         let number = self.random.below(CLIENTS);
         let waiting = self.unanswered.iter().find(|(_, (whose, _))| *whose == number);
         match waiting.map(|(unique, _)| *unique) {
             Some(target) if self.random.one_in(6) => self.interrupt(target),
+            Some(target) if self.random.one_in(3) => self.poll(number, target),
             Some(_) => {}
             None => {
                 let req = self.clients[number].act(&mut self.random);
@@ -155,19 +98,42 @@ impl Kernel {
 
     fn interrupt(&mut self, target: Unique) {
         self.all_came_again();
-        assert_eq!(
-            self.service
-                .call(Unique(self.next), nobody(), Call::Interrupt { target }),
-            None
-        );
+        self.line.leaves(target);
+        self.polls.remove(&target);
+        let unique = Unique(self.next);
         self.next += 2;
+        assert_eq!(self.service.call(unique, nobody(), Call::Interrupt { target }), None);
         self.deliver();
         self.send_all();
     }
 
+    /// Polls an `acquire` whose request waits: nothing can be read yet, and when it can, that is told.
+    fn poll(&mut self, number: usize, target: Unique) {
+        let client = &self.clients[number];
+        if client.dialect != Dialect::Acquire || client.stage != Stage::Requesting {
+            return;
+        }
+        let handle = client.handles[0];
+        self.all_came_again();
+        let (notify, events) = (Some(target.0), READABLE);
+        let ready = self.ask(Call::Poll { handle, notify, events });
+        assert_eq!(ready, Answer::Ready(0), "seed {}: {target} waits", self.seed);
+        self.polls.insert(target, (handle, false));
+    }
+
+    /// No call of a former life comes any more. Who was told to look again, and sees nothing, polls again.
     fn all_came_again(&mut self) {
         if std::mem::take(&mut self.has_returning) {
             self.service.all_came_again();
+            self.deliver();
+        }
+        let is_told = |(target, (_, is_told)): (&Unique, &(HandleId, bool))| is_told.then_some(*target);
+        let told: Vec<Unique> = self.polls.iter().filter_map(is_told).collect();
+        for target in told {
+            self.figures.woken += 1;
+            let number = self.unanswered[&target].0;
+            self.polls.remove(&target);
+            self.poll(number, target);
         }
     }
 
@@ -182,6 +148,10 @@ impl Kernel {
             self.all_came_again();
             let unique = Unique(self.next);
             self.next += 2;
+            if let Some(wish) = self.clients[number].wishes(&req, unique.0) {
+                self.figures.resumed += u64::from(wish.earliest < unique.0);
+                self.line.comes(unique, wish);
+            }
             self.unanswered.insert(unique, (number, req));
             self.carry(unique);
         }
@@ -189,22 +159,22 @@ impl Kernel {
 
     /// Has the service carry out a request that is not answered.
     fn carry(&mut self, unique: Unique) {
-        let (number, req) = self.unanswered[&unique].clone();
-        let writes = self.disk.writes();
+        let (_, req) = self.unanswered[&unique].clone();
+        let writes = self.machine.disk.writes();
         let answer = self.service.call(unique, nobody(), req.call());
-        self.note(|| format!("{unique} of {number}: {req:?} -> {answer:?}"));
+        self.note(|| format!("{unique}: {req:?} -> {answer:?}"));
         if self.is_mortal && self.random.one_in(40) {
-            // Dead before the answer left; those of others may have.
-            let sent = self.recorder.0.lock().len();
-            let kept = self.random.below(sent + 1);
-            let lost = self.recorder.0.lock().split_off(kept);
-            self.decided.extend(lost.into_iter().map(|(unique, _)| unique));
-            self.decided.extend(answer.is_some().then_some(unique));
-            self.die(kept == 0 && self.disk.writes() == writes + 1);
+            // Dead before the answer left; what is for others may have left.
+            let mut arrived = self.machine.recorder.take();
+            let kept = self.random.below(arrived.len() + 1);
+            self.lose(arrived.split_off(kept), answer.is_some().then_some(unique));
+            self.line.doubtful = Some(unique);
+            let is_in_write = kept == 0 && self.machine.disk.writes() == writes + 1;
+            match self.random.below(8) {
+                0 => self.power_cut(),
+                _ => self.die(is_in_write, arrived),
+            }
             return;
-        }
-        if answer.is_none() {
-            self.line.push((self.unanswered[&unique].0, unique));
         }
         self.deliver();
         if let Some(answer) = answer {
@@ -212,11 +182,34 @@ impl Kernel {
         }
     }
 
-    /// Brings the answers that were sent later.
+    /// These were decided, and their answers do not arrive.
+    fn lose(&mut self, sent: Vec<Sent>, own: Option<Unique>) {
+        for sent in sent {
+            if let Sent::Answer(lost, _) = sent {
+                self.decided.insert(lost);
+            }
+        }
+        self.decided.extend(own);
+    }
+
+    /// Brings what was sent later.
     fn deliver(&mut self) {
-        let sent = std::mem::take(&mut *self.recorder.0.lock());
-        for (unique, answer) in sent {
-            self.answered(unique, answer);
+        let sent = self.machine.recorder.take();
+        self.arrive(sent);
+    }
+
+    fn arrive(&mut self, sent: Vec<Sent>) {
+        for sent in &sent {
+            if let Sent::Wake(number) = sent
+                && let Some((_, is_told)) = self.polls.get_mut(&Unique(*number))
+            {
+                *is_told = true;
+            }
+        }
+        for sent in sent {
+            if let Sent::Answer(unique, answer) = sent {
+                self.answered(unique, answer);
+            }
         }
     }
 
@@ -225,91 +218,136 @@ impl Kernel {
         let seed = self.seed;
         assert!(self.answered.insert(unique), "seed {seed}: {unique} is answered twice");
         let (number, _) = self.unanswered.remove(&unique).expect("somebody asked");
-        self.line.retain(|(_, waiting)| *waiting != unique);
+        if let Some((_, is_told)) = self.polls.remove(&unique) {
+            assert!(is_told, "seed {seed}: who polls for {unique} was never told to look");
+        }
+        let wish = self.line.leaves(unique);
         let next = self.clients[number].take(answer);
-        self.check(number);
+        check_exclusion(seed, &self.clients, number);
+        let is_granted = !self.clients[number].held.is_empty();
+        if let Some(wish) = wish.filter(|_| is_granted) {
+            self.figures.granted += 1;
+            self.figures.compared += self.line.check(seed, unique, &wish);
+        }
         match next {
-            Next::Send(req) => self.to_send.push_back((number, req)),
-            Next::HasAndSends(req) => {
-                self.granted += 1;
-                self.to_send.push_back((number, req));
+            Next::Send(req) | Next::HasAndSends(req) => self.to_send.push_back((number, req)),
+            Next::Has(Some(token)) => {
+                for held in &self.clients[number].held {
+                    self.tokens.given(seed, held.name, token);
+                }
             }
-            Next::Has(token) => {
-                self.granted += usize::from(token.is_none());
-                self.check_token(number, token);
-            }
-            Next::Rest => {}
-        }
-    }
-
-    /// Nobody has what this one has.
-    fn check(&self, number: usize) {
-        let own = &self.clients[number];
-        for other in self.clients.iter().filter(|other| other.number != number) {
-            let clash = |held: &Held| other.held.iter().any(|theirs| theirs.conflicts(held));
-            assert!(
-                !own.held.iter().any(clash),
-                "seed {}: both have it:\n{own:?}\n{other:?}",
-                self.seed
-            );
-        }
-    }
-
-    fn check_token(&mut self, number: usize, token: Option<u64>) {
-        let Some(token) = token else { return };
-        for held in &self.clients[number].held {
-            let last = self.tokens.entry(held.name).or_default();
-            assert!(*last < token, "seed {}: token {token} after {last}", self.seed);
-            *last = token;
+            Next::Has(None) | Next::Rest => {}
         }
     }
 
     /// The service is killed between two requests.
     pub fn crash(&mut self) {
-        self.die(false);
+        match self.random.below(8) {
+            0 => self.power_cut(),
+            _ => self.die(false, Vec::new()),
+        }
         self.send_all();
     }
 
     /// The same, and nobody gives up meanwhile.
     pub fn crash_at_rest(&mut self) {
-        self.crashes += 1;
-        self.disk.crash(Crash::Killed, self.seed);
+        self.figures.crashes += 1;
+        self.machine.disk.crash(Crash::Killed, self.seed);
         self.live_again();
         self.send_again();
         self.send_all();
     }
 
-    fn die(&mut self, in_write: bool) {
-        self.crashes += 1;
-        self.torn += u64::from(in_write);
+    /// What had left before it died arrives all the same, but its receivers do nothing yet.
+    fn die(&mut self, in_write: bool, arrived: Vec<Sent>) {
+        self.figures.crashes += 1;
+        self.figures.torn += u64::from(in_write);
         let crash = if in_write { Crash::KilledInWrite } else { Crash::Killed };
         let seed = self.random.next();
-        self.disk.crash(crash, seed);
-        // What had left before it died arrives all the same, but its receivers do nothing yet.
-        let arrived = std::mem::take(&mut *self.recorder.0.lock());
+        self.machine.disk.crash(crash, seed);
         self.live_again();
         if self.random.one_in(6) {
             // The next one dies as it begins.
             let seed = self.random.next();
-            self.disk.crash(Crash::KilledInWrite, seed);
+            self.machine.disk.crash(Crash::KilledInWrite, seed);
             self.live_again();
         }
-        for (unique, answer) in arrived {
-            self.answered(unique, answer);
-        }
+        // A wake may come after the answer that it is about; who polls has both.
+        self.deliver();
+        self.arrive(arrived);
         self.give_up_some();
         self.send_again();
     }
 
+    /// The power fails: everybody is gone, and of all that was known only the tokens are.
+    fn power_cut(&mut self) {
+        self.figures.crashes += 1;
+        self.figures.power_cuts += 1;
+        if self.line.doubtful.is_none() {
+            self.all_came_again();
+            self.look_at_tokens();
+        }
+        let seed = self.random.next();
+        self.machine.disk.crash(Crash::PowerCut, seed);
+        self.note(|| "the power fails".to_owned());
+        let (service, left) = self.machine.next_boot();
+        self.service = service;
+        self.figures.damaged += u64::from(left == Left::Damaged);
+        self.figures.never_begun += u64::from(left == Left::Empty);
+        self.clients = clients(self.seed);
+        self.unanswered.clear();
+        self.decided.clear();
+        self.to_send.clear();
+        self.polls.clear();
+        self.has_returning = false;
+        self.line.clear();
+        self.tokens.power_cut();
+        self.check_nothing_is_left();
+    }
+
+    /// The highest tokens that anybody can have seen.
+    fn look_at_tokens(&mut self) {
+        for text in self.look().into_iter().flatten() {
+            let tokens = text.lines().filter_map(|line| line.strip_prefix("token="));
+            tokens.for_each(|token| self.tokens.seen(token.parse().expect("a number")));
+        }
+    }
+
+    fn check_nothing_is_left(&mut self) {
+        let seed = self.seed;
+        let scratch = (0..CLIENTS).map(|number| format!(".scratch{number}"));
+        for name in NAMES.map(str::to_owned).into_iter().chain(scratch) {
+            let found = self.read(LOCKS, &name);
+            assert_eq!(found, None, "seed {seed}: {name} is gone with the power");
+        }
+        // Somebody new gets all of them at once, with a token that nobody had.
+        let (parent, name) = (ROOT, &b"acquire"[..]);
+        let Answer::Entry(entry) = self.ask(Call::Lookup { parent, name }) else {
+            panic!("seed {seed}: acquire is there")
+        };
+        let (node, mode) = (entry.node, mode(Access::Both, false));
+        let Answer::Opened(opened) = self.ask(Call::Open { node, mode }) else {
+            panic!("seed {seed}: acquire opens")
+        };
+        let handle = opened.handle;
+        let request = format!("locks={} wait=0", NAMES.join(","));
+        let (offset, size, data) = (0, 4096, request.as_bytes());
+        let written = self.ask(Call::Write { handle, offset, data });
+        assert_eq!(written, Answer::Written(data.len() as u32), "seed {seed}");
+        let Answer::Data(line) = self.ask(Call::Read { handle, offset, size }) else {
+            panic!("seed {seed}: a token")
+        };
+        let line = String::from_utf8(line).expect("a line");
+        let token = line.trim_end().strip_prefix("token=").expect("a token");
+        for lock in 0..NAMES.len() {
+            self.tokens.given(seed, lock, token.parse().expect("a number"));
+        }
+        self.ask(Call::Release { handle });
+    }
+
     fn live_again(&mut self) {
         self.note(|| "a new life".to_owned());
-        self.line.clear();
-        let (log, replay) = self.disk.open().expect("a crash damages nothing").expect("it is there");
-        assert!(replay.same_boot);
-        self.recorder = Arc::new(Recorder::default());
-        let outside = outside(&self.dir, &self.recorder);
-        self.service = Service::replayed(outside, Box::new(log), &replay).expect("it was written whole");
-        self.service.start();
+        self.service = self.machine.next_life();
         self.has_returning = true;
     }
 
@@ -329,30 +367,23 @@ impl Kernel {
             .collect();
         for (unique, number) in waiting {
             if self.random.one_in(8) {
-                self.given_up += 1;
+                self.figures.given_up += 1;
                 self.note(|| format!("{number} gave {unique} up"));
                 self.unanswered.remove(&unique);
+                self.line.leaves(unique);
+                self.polls.remove(&unique);
                 self.clients[number].gave_up = true;
             }
         }
     }
 
+    /// Sends what was not answered again, and as often as the service dies over it.
     fn send_again(&mut self) {
-        let mut again: Vec<Unique> = self.unanswered.keys().copied().collect();
-        self.random.shuffle(&mut again);
-        for unique in again {
-            // An earlier one may have ended it.
-            let Some((_, req)) = self.unanswered.get(&unique).cloned() else {
-                continue;
-            };
-            self.came_again += 1;
-            let answer = self.service.call(unique, nobody(), req.call());
-            self.note(|| format!("{unique} again: {req:?} -> {answer:?}"));
-            self.deliver();
-            if let Some(answer) = answer {
-                self.answered(unique, answer);
-            }
+        while !self.sent_again() {
+            self.figures.again_in_resend += 1;
+            self.live_again();
         }
+        self.line.doubtful = None;
         for number in 0..CLIENTS {
             if std::mem::take(&mut self.clients[number].gave_up)
                 && let Some(req) = self.clients[number].dies()
@@ -360,6 +391,42 @@ impl Kernel {
                 self.to_send.push_back((number, req));
             }
         }
+    }
+
+    /// Whether the service lived through it.
+    fn sent_again(&mut self) -> bool {
+        self.deliver();
+        let mut again: Vec<Unique> = self.unanswered.keys().copied().collect();
+        self.random.shuffle(&mut again);
+        for unique in again {
+            // An earlier one may have ended it.
+            let Some((_, req)) = self.unanswered.get(&unique).cloned() else {
+                continue;
+            };
+            self.figures.came_again += 1;
+            let writes = self.machine.disk.writes();
+            let answer = self.service.call(unique, nobody(), req.call());
+            self.note(|| format!("{unique} again: {req:?} -> {answer:?}"));
+            if self.is_mortal && self.random.one_in(20) {
+                // What it decided last is lost on its way.
+                let lost = self.machine.recorder.take();
+                self.lose(lost, answer.is_some().then_some(unique));
+                let is_in_write = self.machine.disk.writes() == writes + 1;
+                let crash = if is_in_write {
+                    Crash::KilledInWrite
+                } else {
+                    Crash::Killed
+                };
+                let seed = self.random.next();
+                self.machine.disk.crash(crash, seed);
+                return false;
+            }
+            self.deliver();
+            if let Some(answer) = answer {
+                self.answered(unique, answer);
+            }
+        }
+        true
     }
 
     /// A call of somebody who is no client.

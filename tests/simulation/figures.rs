@@ -1,0 +1,43 @@
+//! What histories were about, to see that they are about something.
+
+use std::ops::AddAssign;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    pub granted: u64,
+    /// Crashes of all kinds.
+    pub crashes: u64,
+    /// Those in a write.
+    pub torn: u64,
+    pub power_cuts: u64,
+    /// Power cuts that left a damaged journal, or none that was begun.
+    pub damaged: u64,
+    pub never_begun: u64,
+    /// Crashes while calls came again; they count beside the others.
+    pub again_in_resend: u64,
+    pub came_again: u64,
+    pub given_up: u64,
+    /// Waits that a grant of something else was compared with.
+    pub compared: u64,
+    /// Polls that were told to look again, and had nothing to see.
+    pub woken: u64,
+    /// Requests that took the place of a ticket in the line again.
+    pub resumed: u64,
+}
+
+impl AddAssign for Figures {
+    fn add_assign(&mut self, other: Self) {
+        self.granted += other.granted;
+        self.crashes += other.crashes;
+        self.torn += other.torn;
+        self.power_cuts += other.power_cuts;
+        self.damaged += other.damaged;
+        self.never_begun += other.never_begun;
+        self.again_in_resend += other.again_in_resend;
+        self.came_again += other.came_again;
+        self.given_up += other.given_up;
+        self.compared += other.compared;
+        self.woken += other.woken;
+        self.resumed += other.resumed;
+    }
+}
