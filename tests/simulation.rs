@@ -1,5 +1,5 @@
-//! The service dies and lives again, thousands of times in hundreds of histories, without a kernel: a kernel of our own keeps the requests that
-//! were not answered and sends them again, and clients know only what they were told.
+//! The service dies and lives again, thousands of times in hundreds of histories, without a kernel: a kernel of our own
+//! keeps the requests that were not answered and sends them again, and clients know only what they were told.
 //!
 //! Each history follows from a seed. The journal lies on a disk in memory that tears the last write of a program that is
 //! killed in it, and loses what was not written back when the power fails. The rules that are checked know nothing of
