@@ -68,6 +68,8 @@ pub enum Left {
 
 pub struct Machine {
     dir: tempfile::TempDir,
+    /// One for all lives: to take one down costs the kernel milliseconds, and nobody waits on it here.
+    watcher: Watcher,
     pub disk: MemoryDisk,
     pub recorder: Arc<Recorder>,
 }
@@ -76,8 +78,10 @@ impl Machine {
     /// A machine with a directory in memory where there is one: tokens are written durably, thousands of times.
     pub fn new() -> Self {
         let in_memory = tempfile::tempdir_in("/dev/shm");
+        let dir = in_memory.unwrap_or_else(|_| tempfile::tempdir().expect("a directory"));
         Self {
-            dir: in_memory.unwrap_or_else(|_| tempfile::tempdir().expect("a directory")),
+            watcher: Watcher::new(dir.path()).expect("a watcher"),
+            dir,
             disk: MemoryDisk::default(),
             recorder: Arc::default(),
         }
@@ -85,12 +89,11 @@ impl Machine {
 
     fn outside(&mut self) -> Outside {
         self.recorder = Arc::default();
-        let watcher = Watcher::new(self.dir.path()).expect("a watcher");
         let (tokens, first, end) = Tokens::open(&self.dir.path().join("state")).expect("tokens");
         let owner = nobody();
         Outside {
-            processes: Arc::new(Processes::new(watcher.exits())),
-            alarm: watcher.alarm(),
+            processes: Arc::new(Processes::new(self.watcher.exits())),
+            alarm: self.watcher.alarm(),
             confinement: Confinement::of_self().expect("our own confinement"),
             tokens,
             reserved: first..end,
