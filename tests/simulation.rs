@@ -29,17 +29,19 @@ const PARTS: u64 = 4;
 /// How many steps a history has before everybody lets go.
 const STEPS: usize = 120;
 
-/// Runs one history; crashes come once in so many steps on average.
-fn history(seed: u64, crash_every: u64) -> Kernel {
+/// Once in how many steps the service is killed between them, on average; it also dies within them.
+const CRASH_EVERY: u64 = 12;
+
+/// Runs one history up to where everybody could let go.
+fn history(seed: u64, is_mortal: bool) -> Kernel {
     let mut kernel = Kernel::new(seed);
-    kernel.is_mortal = crash_every < u64::MAX;
+    kernel.is_mortal = is_mortal;
     for _ in 0..STEPS {
         kernel.step();
-        if kernel.random.one_in(crash_every) {
+        if is_mortal && kernel.random.one_in(CRASH_EVERY) {
             kernel.crash();
         }
     }
-    kernel.let_everybody_finish();
     kernel
 }
 
@@ -47,7 +49,9 @@ fn history(seed: u64, crash_every: u64) -> Kernel {
 fn without_a_crash_the_rules_hold() {
     let mut granted = 0;
     for seed in 0..SEEDS / 4 {
-        granted += history(seed, u64::MAX).figures.granted;
+        let mut kernel = history(seed, false);
+        kernel.let_everybody_finish();
+        granted += kernel.figures.granted;
     }
     assert!(granted > 1_000, "{granted}: the histories are about something");
 }
@@ -59,15 +63,20 @@ fn crashing(part: u64) {
     let mut sum = Figures::default();
     let mut histories = 0;
     for seed in (0..count).filter(|seed| seed % PARTS == part) {
-        sum += history(seed, 12).figures;
+        let mut kernel = history(seed, true);
+        kernel.let_everybody_finish();
+        sum += kernel.figures;
         histories += 1;
     }
     println!("{histories} histories: {sum:?}");
     let is_about_something = sum.granted > 10 * histories
         && sum.crashes > 5 * histories
         && sum.torn > histories / 2
+        && sum.in_snapshot > histories / 8
+        && sum.as_it_began > 2 * histories
         && sum.power_cuts > histories / 2
         && sum.damaged > histories / 20
+        && sum.power_cuts > sum.damaged + histories / 4
         && sum.again_in_resend > histories / 4
         && sum.came_again > histories
         && sum.given_up > histories / 2
@@ -100,14 +109,21 @@ fn no_crash_loses_or_doubles_anything_in_the_last_quarter() {
 #[test]
 fn a_new_life_looks_as_the_last_one_did() {
     for seed in 0..SEEDS / 4 {
-        let mut kernel = Kernel::new(seed);
-        kernel.is_mortal = false;
-        for _ in 0..STEPS {
-            kernel.step();
-        }
+        let mut kernel = history(seed, false);
         let before = kernel.look();
         kernel.crash_at_rest();
         assert_eq!(kernel.look(), before, "seed {seed}");
         kernel.let_everybody_finish();
     }
+}
+
+#[test]
+fn a_new_mount_keeps_what_is_held_and_frees_the_rest() {
+    let mut kept = 0;
+    for seed in 0..SEEDS / 4 {
+        let mut kernel = history(seed, true);
+        kernel.remount();
+        kept += kernel.figures.kept;
+    }
+    assert!(kept > SEEDS / 8, "{kept}: the histories are about something");
 }

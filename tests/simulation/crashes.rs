@@ -5,14 +5,18 @@ use git_lockfs::service::api::Files;
 use git_lockfs::types::Unique;
 
 use super::{CLIENTS, Kernel, clients};
-use crate::client::Stage;
+use crate::client::{NAMES, Stage};
 use crate::machine::{Left, Sent, nobody};
 
 impl Kernel {
     /// The service is killed between two requests.
     pub fn crash(&mut self) {
         match self.random.below(8) {
-            0 => self.power_cut(),
+            0 => {
+                self.all_came_again();
+                self.look_at_tokens();
+                self.power_cut();
+            }
             _ => self.die(false, Vec::new()),
         }
         self.send_all();
@@ -27,20 +31,61 @@ impl Kernel {
         self.send_all();
     }
 
+    /// It is killed before what it has just done was told; what is for others may have left. `writes` is how many writes
+    /// there were before, `own` the call that has its answer now.
+    pub(super) fn die_untold(&mut self, writes: u64, own: Option<Unique>) {
+        let mut arrived = self.machine.recorder.take();
+        let kept = self.random.below(arrived.len() + 1);
+        self.lose(arrived.split_off(kept), own);
+        let written = self.machine.disk.writes() - writes;
+        if self.random.one_in(8) {
+            self.power_cut();
+            return;
+        }
+        let is_in_write = kept == 0 && written > 0;
+        self.figures.in_snapshot += u64::from(is_in_write && written > 1);
+        self.die(is_in_write, arrived);
+    }
+
+    /// These were decided, and their answers do not arrive.
+    fn lose(&mut self, sent: Vec<Sent>, own: Option<Unique>) {
+        for sent in sent {
+            if let Sent::Answer(lost, _) = sent {
+                self.decided.insert(lost);
+            }
+        }
+        self.decided.extend(own);
+    }
+
+    /// Nobody is left to serve the connection, and it ends. The next mount keeps what was held, whoever has it: here
+    /// nobody can say who that is.
+    pub fn remount(&mut self) {
+        self.all_came_again();
+        self.look_at_tokens();
+        self.fail(Crash::Killed);
+        let (service, kept) = self.machine.next_mount();
+        self.service = service;
+        let seed = self.seed;
+        for (number, name) in NAMES.iter().enumerate() {
+            let is_held = self
+                .clients
+                .iter()
+                .flat_map(|client| &client.held)
+                .any(|held| held.name == number);
+            let is_kept = kept.iter().any(|line| line.starts_with(&format!("{name} held by ")));
+            assert_eq!(is_held, is_kept, "seed {seed}: {name}: {kept:?}");
+            let refusal = self.try_to_take(&[name]).err();
+            assert_eq!(refusal.is_some(), is_held, "seed {seed}: {name}: {refusal:?}");
+            self.figures.kept += u64::from(is_held);
+        }
+    }
+
     /// What had left before it died arrives all the same, but its receivers do nothing yet.
-    pub(super) fn die(&mut self, in_write: bool, arrived: Vec<Sent>) {
+    fn die(&mut self, in_write: bool, arrived: Vec<Sent>) {
         self.figures.crashes += 1;
         self.figures.torn += u64::from(in_write);
-        let crash = if in_write { Crash::KilledInWrite } else { Crash::Killed };
-        let seed = self.random.next();
-        self.machine.disk.crash(crash, seed);
+        self.fail(if in_write { Crash::KilledInWrite } else { Crash::Killed });
         self.live_again();
-        if self.random.one_in(6) {
-            // The next one dies as it begins.
-            let seed = self.random.next();
-            self.machine.disk.crash(Crash::KilledInWrite, seed);
-            self.live_again();
-        }
         // A wake may come after the answer that it is about; who polls has both.
         self.deliver();
         self.arrive(arrived);
@@ -48,16 +93,16 @@ impl Kernel {
         self.send_again();
     }
 
+    fn fail(&mut self, crash: Crash) {
+        let seed = self.random.next();
+        self.machine.disk.crash(crash, seed);
+    }
+
     /// The power fails: everybody is gone, and of all that was known only the tokens are.
-    pub(super) fn power_cut(&mut self) {
+    fn power_cut(&mut self) {
         self.figures.crashes += 1;
         self.figures.power_cuts += 1;
-        if self.line.doubtful.is_none() {
-            self.all_came_again();
-            self.look_at_tokens();
-        }
-        let seed = self.random.next();
-        self.machine.disk.crash(Crash::PowerCut, seed);
+        self.fail(Crash::PowerCut);
         self.note(|| "the power fails".to_owned());
         let (service, left) = self.machine.next_boot();
         self.service = service;
@@ -74,14 +119,28 @@ impl Kernel {
         self.check_nothing_is_left();
     }
 
-    pub(super) fn live_again(&mut self) {
+    /// The next life. It may die as it begins: when it has read the journal, in its first snapshot, or in making good
+    /// what happened while nobody looked.
+    fn live_again(&mut self) {
+        self.has_returning = true;
+        while self.is_mortal && self.random.one_in(4) {
+            self.figures.as_it_began += 1;
+            match self.random.below(3) {
+                0 => drop(self.machine.read()),
+                1 => drop(self.machine.next_life()),
+                _ => self.machine.next_life().start(),
+            }
+            let told = self.machine.recorder.take();
+            self.lose(told, None);
+            self.fail(Crash::KilledInWrite);
+        }
         self.note(|| "a new life".to_owned());
         self.service = self.machine.next_life();
-        self.has_returning = true;
+        self.service.start();
     }
 
     /// Some of those who wait are killed while nobody serves them.
-    pub(super) fn give_up_some(&mut self) {
+    fn give_up_some(&mut self) {
         let waiting: Vec<(Unique, usize)> = self
             .unanswered
             .iter()
@@ -107,7 +166,7 @@ impl Kernel {
     }
 
     /// Sends what was not answered again, and as often as the service dies over it.
-    pub(super) fn send_again(&mut self) {
+    fn send_again(&mut self) {
         while !self.sent_again() {
             self.figures.again_in_resend += 1;
             self.live_again();
@@ -123,7 +182,7 @@ impl Kernel {
     }
 
     /// Whether the service lived through it.
-    pub(super) fn sent_again(&mut self) -> bool {
+    fn sent_again(&mut self) -> bool {
         self.deliver();
         let mut again: Vec<Unique> = self.unanswered.keys().copied().collect();
         self.random.shuffle(&mut again);
@@ -140,14 +199,16 @@ impl Kernel {
                 // What it decided last is lost on its way.
                 let lost = self.machine.recorder.take();
                 self.lose(lost, answer.is_some().then_some(unique));
-                let is_in_write = self.machine.disk.writes() == writes + 1;
-                let crash = if is_in_write {
+                if self.random.one_in(8) {
+                    self.power_cut();
+                    return true;
+                }
+                let is_in_write = self.machine.disk.writes() > writes;
+                self.fail(if is_in_write {
                     Crash::KilledInWrite
                 } else {
                     Crash::Killed
-                };
-                let seed = self.random.next();
-                self.machine.disk.crash(crash, seed);
+                });
                 return false;
             }
             self.deliver();

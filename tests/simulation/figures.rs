@@ -9,6 +9,10 @@ pub struct Figures {
     pub crashes: u64,
     /// Those in a write.
     pub torn: u64,
+    /// Those in a snapshot that followed a record.
+    pub in_snapshot: u64,
+    /// Lives that died as they began.
+    pub as_it_began: u64,
     pub power_cuts: u64,
     /// Power cuts that left a damaged journal, or none that was begun.
     pub damaged: u64,
@@ -23,6 +27,8 @@ pub struct Figures {
     pub woken: u64,
     /// Requests that took the place of a ticket in the line again.
     pub resumed: u64,
+    /// Locks that a new mount kept.
+    pub kept: u64,
 }
 
 impl AddAssign for Figures {
@@ -30,6 +36,8 @@ impl AddAssign for Figures {
         self.granted += other.granted;
         self.crashes += other.crashes;
         self.torn += other.torn;
+        self.in_snapshot += other.in_snapshot;
+        self.as_it_began += other.as_it_began;
         self.power_cuts += other.power_cuts;
         self.damaged += other.damaged;
         self.never_begun += other.never_begun;
@@ -39,5 +47,6 @@ impl AddAssign for Figures {
         self.compared += other.compared;
         self.woken += other.woken;
         self.resumed += other.resumed;
+        self.kept += other.kept;
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use git_lockfs::service::Service;
 use git_lockfs::service::api::{Answer, Call, Files};
-use git_lockfs::types::{HandleId, Unique};
+use git_lockfs::types::Unique;
 
 use crate::client::{Client, Dialect, LOCKS, NAMES, Next, Req, Stage};
 use crate::figures::Figures;
@@ -18,6 +18,15 @@ use crate::rules::{Line, TokenRule, check_exclusion};
 const CLIENTS: usize = 7;
 /// POLLIN of poll(2).
 const READABLE: u32 = 1;
+
+/// How far somebody is who polls.
+#[derive(Clone, Copy, Debug, Default)]
+struct Polled {
+    /// It has heard that there is nothing to read.
+    is_answered: bool,
+    /// It was told to look again.
+    is_told: bool,
+}
 
 pub struct Kernel {
     pub random: Random,
@@ -34,8 +43,8 @@ pub struct Kernel {
     next: u64,
     tokens: TokenRule,
     line: Line,
-    /// Polls of requests for several locks, by the request: its handle and whether it was told to look again.
-    polls: BTreeMap<Unique, (HandleId, bool)>,
+    /// Polls of requests for several locks, by the request.
+    polls: BTreeMap<Unique, Polled>,
     has_returning: bool,
     /// Whether it may die while it carries out a request.
     pub is_mortal: bool,
@@ -85,6 +94,7 @@ impl Kernel {
         if self.random.one_in(12) {
             self.machine.disk.write_back();
         }
+        self.send_all();
         let number = self.random.below(CLIENTS);
         let waiting = self.unanswered.iter().find(|(_, (whose, _))| *whose == number);
         match waiting.map(|(unique, _)| *unique) {
@@ -98,14 +108,27 @@ impl Kernel {
         }
     }
 
+    /// A signal ends a wait. As long as the wait has no answer, the kernel says so again whenever its call has come again.
     fn interrupt(&mut self, target: Unique) {
-        self.all_came_again();
         self.line.leaves(target);
         self.polls.remove(&target);
         let unique = Unique(self.next);
         self.next += 2;
-        assert_eq!(self.service.call(unique, nobody(), Call::Interrupt { target }), None);
-        self.deliver();
+        while self.unanswered.contains_key(&target) {
+            let writes = self.machine.disk.writes();
+            let answer = self.service.call(unique, nobody(), Call::Interrupt { target });
+            assert_eq!(answer, None);
+            if self.is_mortal && self.random.one_in(10) {
+                self.die_untold(writes, None);
+            } else {
+                self.deliver();
+                assert!(
+                    !self.unanswered.contains_key(&target),
+                    "seed {}: {target} waits on",
+                    self.seed
+                );
+            }
+        }
         self.send_all();
     }
 
@@ -116,25 +139,40 @@ impl Kernel {
             return;
         }
         let handle = client.handles[0];
-        self.all_came_again();
-        let (notify, events) = (Some(target.0), READABLE);
-        let ready = self.ask(Call::Poll { handle, notify, events });
-        assert_eq!(ready, Answer::Ready(0), "seed {}: {target} waits", self.seed);
-        self.polls.insert(target, (handle, false));
+        let unique = Unique(self.next);
+        self.next += 2;
+        self.polls.insert(target, Polled::default());
+        while self.polls.contains_key(&target) {
+            let writes = self.machine.disk.writes();
+            let (notify, events) = (Some(target.0), READABLE);
+            let call = Call::Poll { handle, notify, events };
+            let answer = self.service.call(unique, nobody(), call);
+            self.note(|| format!("{unique}: a poll for {target} -> {answer:?}"));
+            if self.is_mortal && self.random.one_in(20) {
+                self.die_untold(writes, Some(unique));
+                continue;
+            }
+            assert_eq!(answer, Some(Answer::Ready(0)), "seed {}: {target} waits", self.seed);
+            if let Some(polled) = self.polls.get_mut(&target) {
+                polled.is_answered = true;
+            }
+            break;
+        }
     }
 
     /// No call of a former life comes any more. Who was told to look again, and sees nothing, polls again.
     fn all_came_again(&mut self) {
-        if std::mem::take(&mut self.has_returning) {
-            self.service.all_came_again();
-            self.deliver();
-        }
-        let is_told = |(target, (_, is_told)): (&Unique, &(HandleId, bool))| is_told.then_some(*target);
-        let told: Vec<Unique> = self.polls.iter().filter_map(is_told).collect();
-        for target in told {
+        loop {
+            if std::mem::take(&mut self.has_returning) {
+                self.service.all_came_again();
+                self.deliver();
+            }
+            let told = self.polls.iter().find(|(_, polled)| polled.is_told);
+            let Some(target) = told.map(|(target, _)| *target) else {
+                break;
+            };
             self.figures.woken += 1;
             let number = self.unanswered[&target].0;
-            self.polls.remove(&target);
             self.poll(number, target);
         }
     }
@@ -146,8 +184,11 @@ impl Kernel {
     }
 
     fn send_all(&mut self) {
-        while let Some((number, req)) = self.to_send.pop_front() {
+        loop {
             self.all_came_again();
+            let Some((number, req)) = self.to_send.pop_front() else {
+                break;
+            };
             let unique = Unique(self.next);
             self.next += 2;
             if let Some(wish) = self.clients[number].wishes(&req, unique.0) {
@@ -165,33 +206,21 @@ impl Kernel {
         let writes = self.machine.disk.writes();
         let answer = self.service.call(unique, nobody(), req.call());
         self.note(|| format!("{unique}: {req:?} -> {answer:?}"));
+        let written = self.machine.disk.writes() - writes;
+        assert!(
+            written <= 2,
+            "seed {}: {req:?} is one record, and a snapshot at times",
+            self.seed
+        );
         if self.is_mortal && self.random.one_in(40) {
-            // Dead before the answer left; what is for others may have left.
-            let mut arrived = self.machine.recorder.take();
-            let kept = self.random.below(arrived.len() + 1);
-            self.lose(arrived.split_off(kept), answer.is_some().then_some(unique));
             self.line.doubtful = Some(unique);
-            let is_in_write = kept == 0 && self.machine.disk.writes() == writes + 1;
-            match self.random.below(8) {
-                0 => self.power_cut(),
-                _ => self.die(is_in_write, arrived),
-            }
+            self.die_untold(writes, answer.is_some().then_some(unique));
             return;
         }
         self.deliver();
         if let Some(answer) = answer {
             self.answered(unique, answer);
         }
-    }
-
-    /// These were decided, and their answers do not arrive.
-    fn lose(&mut self, sent: Vec<Sent>, own: Option<Unique>) {
-        for sent in sent {
-            if let Sent::Answer(lost, _) = sent {
-                self.decided.insert(lost);
-            }
-        }
-        self.decided.extend(own);
     }
 
     /// Brings what was sent later.
@@ -203,9 +232,9 @@ impl Kernel {
     fn arrive(&mut self, sent: Vec<Sent>) {
         for sent in &sent {
             if let Sent::Wake(number) = sent
-                && let Some((_, is_told)) = self.polls.get_mut(&Unique(*number))
+                && let Some(polled) = self.polls.get_mut(&Unique(*number))
             {
-                *is_told = true;
+                polled.is_told = true;
             }
         }
         for sent in sent {
@@ -220,8 +249,11 @@ impl Kernel {
         let seed = self.seed;
         assert!(self.answered.insert(unique), "seed {seed}: {unique} is answered twice");
         let (number, _) = self.unanswered.remove(&unique).expect("somebody asked");
-        if let Some((_, is_told)) = self.polls.remove(&unique) {
-            assert!(is_told, "seed {seed}: who polls for {unique} was never told to look");
+        if let Some(polled) = self.polls.remove(&unique).filter(|polled| polled.is_answered) {
+            assert!(
+                polled.is_told,
+                "seed {seed}: who polls for {unique} was never told to look"
+            );
         }
         let wish = self.line.leaves(unique);
         let next = self.clients[number].take(answer);

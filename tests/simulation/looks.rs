@@ -61,6 +61,13 @@ impl Kernel {
             assert_eq!(found, None, "seed {seed}: {name} is gone with the power");
         }
         // Somebody new gets all of them at once, with a token that nobody had.
+        let taken = self.try_to_take(&NAMES);
+        assert_eq!(taken, Ok(()), "seed {seed}: all is free");
+    }
+
+    /// Somebody new takes these and lets go at once, if they are free.
+    pub(super) fn try_to_take(&mut self, names: &[&str]) -> Result<(), Answer> {
+        let seed = self.seed;
         let (parent, name) = (ROOT, &b"acquire"[..]);
         let Answer::Entry(entry) = self.ask(Call::Lookup { parent, name }) else {
             panic!("seed {seed}: acquire is there")
@@ -70,18 +77,24 @@ impl Kernel {
             panic!("seed {seed}: acquire opens")
         };
         let handle = opened.handle;
-        let request = format!("locks={} wait=0", NAMES.join(","));
+        let request = format!("locks={} wait=0", names.join(","));
         let (offset, size, data) = (0, 4096, request.as_bytes());
         let written = self.ask(Call::Write { handle, offset, data });
-        assert_eq!(written, Answer::Written(data.len() as u32), "seed {seed}");
-        let Answer::Data(line) = self.ask(Call::Read { handle, offset, size }) else {
-            panic!("seed {seed}: a token")
-        };
-        let line = String::from_utf8(line).expect("a line");
-        let token = line.trim_end().strip_prefix("token=").expect("a token");
-        for lock in 0..NAMES.len() {
-            self.tokens.given(seed, lock, token.parse().expect("a number"));
+        if written == Answer::Written(data.len() as u32) {
+            let Answer::Data(line) = self.ask(Call::Read { handle, offset, size }) else {
+                panic!("seed {seed}: a token")
+            };
+            let line = String::from_utf8(line).expect("a line");
+            let token = line.trim_end().strip_prefix("token=").expect("a token");
+            for name in names {
+                let lock = NAMES.iter().position(|known| known == name).expect("a known name");
+                self.tokens.given(seed, lock, token.parse().expect("a number"));
+            }
         }
         self.ask(Call::Release { handle });
+        match written {
+            Answer::Written(_) => Ok(()),
+            refused => Err(refused),
+        }
     }
 }

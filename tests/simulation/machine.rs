@@ -1,10 +1,11 @@
 //! What a service lives on: a disk, reserved tokens, and somebody who takes its answers.
 
+use std::io;
 use std::sync::Arc;
 
 use git_lockfs::adapters::memory::MemoryLog;
 use git_lockfs::adapters::{Confinement, HistoryError, MemoryDisk, Processes, Tokens, Watcher};
-use git_lockfs::ports::Replay;
+use git_lockfs::ports::{Log, Replay};
 use git_lockfs::service::api::{Answer, Caller, Replies};
 use git_lockfs::service::{Outside, ReplayError, Service, check_replay};
 use git_lockfs::types::{Settings, Unique};
@@ -66,6 +67,42 @@ pub enum Left {
     Empty,
 }
 
+/// A journal that is worth a snapshot after this many records, that there are many to die in.
+const RECORDS: u32 = 6;
+
+/// A journal in memory that counts its records instead of their bytes.
+#[derive(Debug)]
+struct Short {
+    log: MemoryLog,
+    records: u32,
+}
+
+impl Short {
+    fn boxed(log: MemoryLog) -> Box<dyn Log> {
+        Box::new(Self { log, records: 0 })
+    }
+}
+
+impl Log for Short {
+    fn append(&mut self, record: &[u8]) -> io::Result<()> {
+        self.records += 1;
+        self.log.append(record)
+    }
+
+    fn size(&self) -> u64 {
+        if self.records < RECORDS {
+            self.log.size()
+        } else {
+            u64::MAX
+        }
+    }
+
+    fn compact(&mut self, snapshot: &[u8]) -> io::Result<()> {
+        self.records = 0;
+        self.log.compact(snapshot)
+    }
+}
+
 pub struct Machine {
     dir: tempfile::TempDir,
     /// One for all lives: to take one down costs the kernel milliseconds, and nobody waits on it here.
@@ -115,16 +152,29 @@ impl Machine {
     /// The first life, with a new journal.
     pub fn first_life(&mut self) -> Service {
         let log = self.disk.create(b"").expect("there is room");
-        Service::new(settings(), self.outside(), Box::new(log))
+        Service::new(settings(), self.outside(), Short::boxed(log))
     }
 
-    /// The next life on the same connection.
+    /// The next life on the same connection, which has not made good yet what it missed.
     pub fn next_life(&mut self) -> Service {
+        let (log, replay) = self.read();
+        Service::replayed(self.outside(), Short::boxed(log), &replay).expect("it was written whole")
+    }
+
+    /// Reads the journal, and does no more.
+    pub fn read(&self) -> (MemoryLog, Replay) {
         let (log, replay) = self.disk.open().expect("a crash damages nothing").expect("it is there");
         assert!(replay.same_boot);
-        let service = Service::replayed(self.outside(), Box::new(log), &replay).expect("it was written whole");
+        (log, replay)
+    }
+
+    /// The first life on a new connection, after nobody was left to serve the old one; with what it says is kept.
+    pub fn next_mount(&mut self) -> (Service, Vec<String>) {
+        let (log, replay) = self.read();
+        let survived = Service::survived(settings(), self.outside(), Short::boxed(log), &replay);
+        let (service, kept) = survived.expect("it was written whole");
         service.start();
-        service
+        (service, kept)
     }
 
     /// The first life after the power failed, begun as a mount begins.
@@ -146,7 +196,7 @@ impl Machine {
         assert!(!replay.same_boot, "the machine was started anew");
         match check_replay(&replay) {
             Ok(()) => {
-                let survived = Service::survived(settings(), self.outside(), Box::new(log), &replay);
+                let survived = Service::survived(settings(), self.outside(), Short::boxed(log), &replay);
                 let (service, kept) = survived.expect("it was checked");
                 assert_eq!(kept, Vec::<String>::new(), "who held something is gone");
                 (service, Left::Legible)
