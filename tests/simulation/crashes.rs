@@ -123,6 +123,7 @@ impl Kernel {
     /// what happened while nobody looked.
     fn live_again(&mut self) {
         self.has_returning = true;
+        self.given.clear();
         while self.is_mortal && self.random.one_in(4) {
             self.figures.as_it_began += 1;
             match self.random.below(3) {
@@ -192,6 +193,7 @@ impl Kernel {
                 continue;
             };
             self.figures.came_again += 1;
+            self.given.insert(unique);
             let writes = self.machine.disk.writes();
             let answer = self.service.call(unique, nobody(), req.call());
             self.note(|| format!("{unique} again: {req:?} -> {answer:?}"));

@@ -37,6 +37,8 @@ pub struct Kernel {
     /// Requests without an answer, and whose they are.
     unanswered: BTreeMap<Unique, (usize, Req)>,
     answered: BTreeSet<Unique>,
+    /// Requests that this life was given: the kernel knows no others by their numbers.
+    given: BTreeSet<Unique>,
     /// Requests whose answer was lost on its way. Their callers are not killed here: whether such an answer arrived can
     /// only be seen by who can look at processes.
     decided: BTreeSet<Unique>,
@@ -70,6 +72,7 @@ impl Kernel {
             clients: clients(seed),
             unanswered: BTreeMap::new(),
             answered: BTreeSet::new(),
+            given: BTreeSet::new(),
             decided: BTreeSet::new(),
             next: 2,
             tokens: TokenRule::default(),
@@ -203,6 +206,7 @@ impl Kernel {
     /// Has the service carry out a request that is not answered.
     fn carry(&mut self, unique: Unique) {
         let (_, req) = self.unanswered[&unique].clone();
+        self.given.insert(unique);
         let writes = self.machine.disk.writes();
         let answer = self.service.call(unique, nobody(), req.call());
         self.note(|| format!("{unique}: {req:?} -> {answer:?}"));
@@ -226,6 +230,12 @@ impl Kernel {
     /// Brings what was sent later.
     fn deliver(&mut self) {
         let sent = self.machine.recorder.take();
+        for sent in &sent {
+            if let Sent::Answer(unique, _) = sent {
+                let (seed, is_known) = (self.seed, self.given.contains(unique));
+                assert!(is_known, "seed {seed}: {unique} is answered before it came again");
+            }
+        }
         self.arrive(sent);
     }
 
