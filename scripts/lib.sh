@@ -98,8 +98,8 @@ need_tests() {
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin need_commands \
         fusermount3:fuse3 flock:util-linux setpriv:util-linux unshare:util-linux timeout:coreutils ps:procps \
         python3:python3 bwrap:bubblewrap dotlockfile:liblockfile-bin lockfile:procmail strace:strace \
-        getfattr:attr busybox:busybox dash:dash zsh:zsh fish:fish man:man-db promtool:prometheus tmux:tmux \
-        chromium:chromium chromedriver:chromium-driver
+        getfattr:attr busybox:busybox dash:dash zsh:zsh fish:fish man:man-db script:bsdutils promtool:prometheus \
+        tmux:tmux chromium:chromium chromedriver:chromium-driver
     need_fuse_device
     need_test_user
 }

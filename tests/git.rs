@@ -4,6 +4,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "git/agents.rs"]
+mod agents;
 #[path = "git/fetch.rs"]
 mod fetch;
 #[path = "git/install.rs"]

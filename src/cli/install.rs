@@ -6,30 +6,34 @@
 
 pub mod agents;
 pub mod manifest;
+mod settings;
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::daemon::make_state_dir;
 use super::hook;
 use super::place::Place;
 use crate::adapters::read_settings;
 use agents::Agent;
-use manifest::Manifest;
+use manifest::{Edit, Manifest};
 
 /// Set up a git that takes locks by itself
 ///
 /// Then, in each shell: eval "$(git lockfs shellenv)". Plain `git commit` is coordinated there, in every worktree.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Also write the project settings of this tool, so that its commands find that git; repeat for several
+    /// Also edit the project settings of this tool, so that its commands find that git; repeat for several
     #[arg(long = "agent", value_name = "NAME", value_enum)]
     agents: Vec<Agent>,
+    /// Write the settings of tools without a question, also at a terminal
+    #[arg(short, long)]
+    yes: bool,
     /// Only show what would be written
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -52,22 +56,22 @@ pub fn is_installed(place: &Place) -> bool {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let place = Place::find()?;
     let shims = shim_dir(&place);
-    let edits = args
-        .agents
-        .iter()
-        .map(|agent| agent.edit(&shims))
-        .collect::<Result<Vec<_>>>()?;
-    let mut shown = String::new();
-    for edit in edits.iter().filter(|edit| !edit.is_done()) {
-        shown += &edit.shown();
+    let mut edits = Vec::new();
+    for agent in &args.agents {
+        edits.extend(agent.edits(&shims)?);
     }
+    edits.retain(|edit| !edit.is_done());
+    let shown: String = edits.iter().map(Edit::shown).collect();
     io::stdout().write_all(shown.as_bytes())?;
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
+    if !edits.is_empty() && !args.yes && !is_wanted()? {
+        bail!("nothing was written");
+    }
     make_state_dir(&place.state_dir)?;
     let mut manifest = Manifest::read(&place)?;
-    for edit in edits.iter().filter(|edit| !edit.is_done()) {
+    for edit in &edits {
         manifest.remember(edit);
         manifest.write(&place)?;
         edit.write()?;
@@ -82,6 +86,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let next = "git-lockfs: installed; in your shell: eval \"$(git lockfs shellenv)\"\n";
     io::stdout().write_all(next.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks whoever sits at the terminal. Where nobody does, naming the tool is the answer.
+fn is_wanted() -> Result<bool> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return Ok(true);
+    }
+    eprint!("Write this? [y/N] ");
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// A link to our program by the name of git; replaced at once, so that no shell finds it missing meanwhile.

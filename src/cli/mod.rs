@@ -31,6 +31,7 @@ mod mountpoint;
 mod notice;
 mod path;
 pub mod place;
+mod precommand;
 mod process;
 mod progress;
 mod release;
@@ -94,6 +95,8 @@ enum Command {
     Install(install::Args),
     Uninstall(uninstall::Args),
     Shellenv(shellenv::Args),
+    #[command(name = "pre-command")]
+    Precommand(precommand::Args),
     Commit(commit::Args),
     Break(break_lock::Args),
     Release(release::Args),
@@ -160,6 +163,7 @@ impl Command {
             Self::Install(args) => install::run(args),
             Self::Uninstall(args) => uninstall::run(args),
             Self::Shellenv(args) => shellenv::run(args),
+            Self::Precommand(args) => precommand::run(args),
             Self::Commit(args) => commit::run(args),
             Self::Break(args) => break_lock::run(args),
             Self::Release(args) => release::run(args),

@@ -15,16 +15,29 @@ fn files(repository: &Repository) -> String {
 fn what_was_installed_is_taken_back_byte_for_byte() {
     let repository = with_file();
     fs::create_dir(repository.repo().join(".claude")).expect("a directory");
-    let settings = "{\n   \"model\" : \"x\"}\n\n";
-    fs::write(repository.repo().join(".claude/settings.local.json"), settings).expect("a file");
+    fs::create_dir(repository.repo().join(".codex")).expect("a directory");
+    for (file, text) in [
+        (".claude/settings.local.json", "// mine\n{\n   \"model\" : \"x\"}\n\n"),
+        (
+            ".codex/config.toml",
+            "model=\"x\" # mine\r\n[shell_environment_policy]\r\ninherit = \"core\"\r\n",
+        ),
+    ] {
+        fs::write(repository.repo().join(file), text).expect("a file");
+    }
+    let agents = ["claude", "codex", "cursor", "gemini", "vscode"].map(|agent| ["--agent", agent]);
     let before = files(&repository);
-    let args = ["install", "--agent", "claude", "--agent", "codex", "--agent", "vscode"];
+    let args = [&["install"][..], &agents.concat()].concat();
     let shown = repository.lockfs(&[&args[..], &["--dry-run"]].concat()).ok().text();
     assert_eq!(files(&repository), before, "--dry-run writes nothing");
     for word in [
         ".claude/settings.local.json",
         "CLAUDE_ENV_FILE",
+        "pre-command",
         ".codex/config.toml",
+        ".codex/hooks.json",
+        ".cursor/hooks.json",
+        ".gemini/settings.json",
         ".vscode/settings.json",
         "lockfs/bin",
     ] {
@@ -66,13 +79,66 @@ fn what_somebody_changed_since_is_left_and_named() {
 #[test]
 fn settings_that_are_not_understood_are_refused_and_nothing_is_written() {
     let repository = with_file();
-    fs::create_dir(repository.repo().join(".vscode")).expect("a directory");
-    fs::write(repository.repo().join(".vscode/settings.json"), "// a remark\n{}").expect("a file");
-    let before = files(&repository);
-    let output = repository.lockfs(&["install", "--agent", "claude", "--agent", "vscode"]);
-    assert_eq!(output.code(), 1);
-    assert!(output.error().contains(".vscode/settings.json"), "{}", output.error());
-    assert_eq!(files(&repository), before);
+    let trap = "ln -sfn $T/home .gemini; echo {} >$T/home/settings.json";
+    for (agent, file, make) in [
+        (
+            "vscode",
+            ".vscode/settings.json",
+            "mkdir .vscode; echo '{ nonsense }' >.vscode/settings.json",
+        ),
+        (
+            "vscode",
+            ".vscode/settings.json",
+            "echo '{\"terminal.integrated.env.linux\": []}' >.vscode/settings.json",
+        ),
+        (
+            "vscode",
+            ".vscode/settings.json",
+            "printf '{}\\377' >.vscode/settings.json",
+        ),
+        (
+            "vscode",
+            ".vscode/settings.json",
+            "head -c 2000000 /dev/zero | tr '\\0' ' ' >.vscode/settings.json",
+        ),
+        (
+            "vscode",
+            ".vscode/settings.json",
+            "rm .vscode/settings.json; mkfifo .vscode/settings.json",
+        ),
+        (
+            "codex",
+            ".codex/config.toml",
+            "mkdir .codex; echo 'a = ' >.codex/config.toml",
+        ),
+        (
+            "codex",
+            ".codex/config.toml",
+            "echo 'shell_environment_policy = 1' >.codex/config.toml",
+        ),
+        (
+            "cursor",
+            ".cursor/hooks.json",
+            "mkdir .cursor; echo [] >.cursor/hooks.json",
+        ),
+        (
+            "cursor",
+            ".cursor/hooks.json",
+            "ln -sf $T/home/outside .cursor/hooks.json",
+        ),
+        ("gemini", ".gemini/settings.json", trap),
+    ] {
+        repository.sh(make).ok();
+        let before = files(&repository);
+        let output = repository.lockfs(&["install", "--agent", "claude", "--agent", agent]);
+        assert_eq!(output.code(), 1, "{make}");
+        assert!(output.error().contains(file), "{make}: {}", output.error());
+        assert_eq!(files(&repository), before, "{make}");
+    }
+    assert_eq!(
+        fs::read_to_string(repository.dir().join("home/settings.json")).expect("it stays"),
+        "{}\n"
+    );
 }
 
 /// An upgrade puts the new program there.

@@ -4,12 +4,14 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::super::place::Place;
 
 const FILE: &str = "install.json";
+/// The longest settings file that is edited: it is kept twice in the manifest.
+const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 
 /// A file outside of the state directory, before and after.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,13 +28,11 @@ pub struct Edit {
 }
 
 impl Edit {
-    /// The change of a file to what `change` makes of its text.
-    pub fn of(path: PathBuf, change: impl FnOnce(Option<&str>) -> Result<String>) -> Result<Self> {
-        let before = match fs::read_to_string(&path) {
-            Ok(text) => Some(text),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error).context(path.display().to_string()),
-        };
+    /// The change of a file below `top` to what `change` makes of its text. Only a plain file in that directory is
+    /// changed: a link that leads out of it may be a trap of whoever wrote the repository.
+    pub fn of(top: &Path, below: &str, change: impl FnOnce(Option<&str>) -> Result<String>) -> Result<Self> {
+        let path = top.join(below);
+        let before = read(top, &path).with_context(|| path.display().to_string())?;
         let after = change(before.as_deref()).with_context(|| path.display().to_string())?;
         let missing = path.ancestors().skip(1).take_while(|dir| !dir.exists());
         let mut made: Vec<PathBuf> = missing.map(Path::to_owned).collect();
@@ -153,6 +153,31 @@ impl Manifest {
     }
 }
 
+/// What a file below `top` says; `None` when it is not there.
+fn read(top: &Path, path: &Path) -> Result<Option<String>> {
+    let parents = path.ancestors().skip(1);
+    let nearest = parents.filter_map(|dir| dir.canonicalize().ok()).next();
+    let is_inside = |real: &Path| top.canonicalize().is_ok_and(|top| real.starts_with(top));
+    ensure!(
+        nearest.is_some_and(|dir| is_inside(&dir)),
+        "its directory is a link that leads elsewhere"
+    );
+    let real = match path.canonicalize() {
+        Ok(real) => real,
+        Err(error) if error.kind() == ErrorKind::NotFound && path.symlink_metadata().is_err() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    ensure!(is_inside(&real), "it is a link that leads elsewhere");
+    let meta = fs::metadata(&real)?;
+    ensure!(meta.is_file(), "it is no file");
+    ensure!(
+        meta.len() <= SETTINGS_BYTES_MAX,
+        "it has {} bytes, and settings are shorter",
+        meta.len()
+    );
+    fs::read_to_string(&real).map(Some).context("it cannot be read")
+}
+
 /// Replaces a file at once: a reader finds the old text or the new one. Its mode stays.
 fn replace(path: &Path, text: &str) -> Result<()> {
     let aside = path.with_extension(format!("lockfs-{}", std::process::id()));
@@ -186,10 +211,10 @@ mod tests {
         let (old, new) = (dir.path().join("old"), dir.path().join("a/b/new"));
         fs::write(&old, "one\r\n\ttwo").expect("a file");
         let mut manifest = Manifest::read(&place).expect("nothing");
-        for path in [&old, &new] {
+        for path in ["old", "a/b/new"] {
             for word in ["x", "y"] {
                 let change = |text: Option<&str>| Ok(text.unwrap_or_default().to_owned() + word);
-                let edit = Edit::of(path.clone(), change).expect("an edit");
+                let edit = Edit::of(dir.path(), path, change).expect("an edit");
                 manifest.remember(&edit);
                 edit.write().expect("written");
             }
@@ -211,7 +236,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let place = place(&dir);
         let path = dir.path().join("file");
-        let edit = Edit::of(path.clone(), |_| Ok("ours".to_owned())).expect("an edit");
+        let edit = Edit::of(dir.path(), "file", |_| Ok("ours".to_owned())).expect("an edit");
         let mut manifest = Manifest::read(&place).expect("nothing");
         manifest.remember(&edit);
         edit.write().expect("written");
