@@ -20,6 +20,8 @@ mod safe;
 mod scope;
 #[path = "git/shim.rs"]
 mod shim;
+#[path = "git/validated.rs"]
+mod validated;
 
 use std::path::Path;
 use std::process::Output;

@@ -23,6 +23,7 @@ const OF_THE_PARTS: &[&str] = &[
     "scopes",
     "scope",
     "require",
+    "validate",
     "enforce",
     "onUnavailable",
     "alertWait",

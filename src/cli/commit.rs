@@ -15,7 +15,7 @@ mod capture;
 mod changes;
 mod index;
 mod interrupt;
-mod validate;
+pub mod validate;
 
 use std::ffi::OsString;
 use std::io::ErrorKind;

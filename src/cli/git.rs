@@ -7,6 +7,7 @@
 pub mod attempts;
 mod program;
 pub mod unmounted;
+mod validation;
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
@@ -24,6 +25,7 @@ use crate::scopes::{self, Invocation, Plan};
 use crate::types::{SessionName, Settings};
 
 pub use program::{become_git, real_git};
+use validation::Declared;
 
 /// Run git under the locks that its command needs
 ///
@@ -66,12 +68,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         verbose: args.verbose,
         ..Options::default()
     };
-    git(&args.args, options)
+    git(&args.args, options, true)
 }
 
 /// Carries out `git ARGS` as the program `git` that stands before the real one in PATH.
 pub fn run_as_git(args: &[OsString]) -> Result<ExitCode> {
-    git(args, Options::default())
+    git(args, Options::default(), false)
 }
 
 /// A command of git as it is going to run: where, and what it needs.
@@ -83,6 +85,8 @@ pub struct Prepared {
     pub settings: Settings,
     /// Its locks.
     pub plan: Plan,
+    /// How many words of the command line are options of git itself.
+    options: usize,
 }
 
 impl Prepared {
@@ -101,6 +105,7 @@ impl Prepared {
             repository: Some(repository),
             settings,
             plan,
+            options: invocation.options.len(),
         })
     }
 
@@ -109,11 +114,14 @@ impl Prepared {
             repository: None,
             settings: Settings::default(),
             plan,
+            options: 0,
         }
     }
 }
 
-fn git(args: &[OsString], options: Options) -> Result<ExitCode> {
+/// `named` says that we were asked for by our own name: then a commit is compared with what it was about to have, which
+/// costs two more processes, also where `lockfs.validate` is not set.
+fn git(args: &[OsString], options: Options, named: bool) -> Result<ExitCode> {
     let prepared = Prepared::find(args)?;
     let program = real_git()?;
     let mut command = Command::new(&program);
@@ -145,5 +153,13 @@ fn git(args: &[OsString], options: Options) -> Result<ExitCode> {
         }
         other => other?,
     };
-    finish(attempts::run(&program, args, &taken, repository, &prepared.plan)?)
+    let validates = named || prepared.settings.validate;
+    let declared = validates
+        .then(|| Declared::before(&program, args, &prepared, &taken))
+        .flatten();
+    let outcome = attempts::run(&program, args, &taken, repository, &prepared.plan)?;
+    if let Some(declared) = declared {
+        declared.compare(&outcome);
+    }
+    finish(outcome)
 }

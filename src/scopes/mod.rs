@@ -14,10 +14,10 @@ mod names;
 mod resolve;
 mod table;
 
+pub use arguments::Arguments;
 pub use invocation::Invocation;
 pub use names::{fnv1a, ref_lock, worktree_lock};
 
-use arguments::Arguments;
 use resolve::Resolver;
 use table::Row;
 
@@ -49,6 +49,8 @@ pub trait Surroundings {
 pub struct Plan {
     /// The command that git will run, its alias expanded; `None` when git itself answers.
     pub command: Option<String>,
+    /// Its arguments, those of its alias before those that were given.
+    pub args: Vec<String>,
     /// What to ask for, sorted by name, each name once. Empty: the command runs as it is, and must not take git's own
     /// optional locks either.
     pub locks: Vec<(LockName, Mode)>,
@@ -69,6 +71,7 @@ pub fn plan(invocation: &Invocation, settings: &Settings, surroundings: &dyn Sur
     };
     Plan {
         command: Some(command),
+        args,
         locks,
     }
 }

@@ -379,6 +379,11 @@ pub const VALUED: &[(&str, &str)] = &[
         "-b -B --orphan --conflict --pathspec-from-file -U --unified",
     ),
     ("clean", "-e --exclude"),
+    (
+        "commit",
+        "-m --message -F --file -C --reuse-message -c --reedit-message --author --date -t --template --fixup --squash \
+         --cleanup --trailer --pathspec-from-file",
+    ),
     ("config", "-f --file --blob --type --default --comment --value --url"),
     (
         "fetch",

@@ -140,6 +140,11 @@ fn what_writes_one_worktree_takes_it_and_its_branch() {
     assert_eq!(steps("add ."), "s:maintenance x:worktree-w");
     assert_eq!(steps("commit -m x"), "s:maintenance x:ref-h/topic,worktree-w");
     assert_eq!(steps("-C sub --no-pager commit -am list"), steps("commit -m x"));
+    assert_eq!(
+        steps("commit -m --dry-run"),
+        steps("commit -m x"),
+        "a message is no option"
+    );
     assert_eq!(steps("reset --hard HEAD~1"), steps("commit -m x"));
     let detached = Repository { branch: None };
     assert_eq!(

@@ -79,6 +79,8 @@ pub struct Settings {
     pub scope: BTreeMap<String, Vec<Need>>,
     /// Whether git commands that need locks are refused without a daemon.
     pub require: bool,
+    /// Whether the transparent git compares each commit with what it was about to have.
+    pub validate: bool,
     /// Whether the hook refuses ref updates without a fitting lock.
     pub enforce: bool,
     /// What the hook does when no daemon answers.
@@ -103,6 +105,7 @@ impl Default for Settings {
             scopes: Preset::Measured,
             scope: BTreeMap::new(),
             require: false,
+            validate: false,
             enforce: false,
             on_unavailable: OnUnavailable::Warn,
             alert_wait: Duration::from_secs(5),
@@ -153,6 +156,7 @@ impl Settings {
             Some("scopes") => self.scopes = Preset::parse(value).ok_or(bad("measured or coarse"))?,
             Some("scope") => self.scope = scope_rules(value).ok_or(bad(SCOPE_RULES))?,
             Some("require") => self.require = boolean(value).ok_or(bad("true or false"))?,
+            Some("validate") => self.validate = boolean(value).ok_or(bad("true or false"))?,
             Some("enforce") => self.enforce = boolean(value).ok_or(bad("true or false"))?,
             Some("onUnavailable") => {
                 self.on_unavailable = OnUnavailable::parse(value).ok_or(bad("allow, warn or deny"))?;
@@ -400,6 +404,7 @@ mod tests {
             ("scope.commit", "work-tree"),
             ("scope", "commit"),
             ("require", "maybe"),
+            ("validate", "maybe"),
             ("enforce", "sometimes"),
             ("onUnavailable", "ask"),
         ];

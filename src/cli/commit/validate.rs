@@ -2,7 +2,7 @@
 //!
 //! A hook that adds a file, or takes one out, is the usual reason. The commit stands; the difference is told.
 
-use super::changes::Changes;
+use std::collections::BTreeMap;
 
 /// The name of the event.
 const EVENT: &str = "git_commit_validation_warning";
@@ -19,20 +19,22 @@ struct Difference {
 }
 
 /// Warns on standard error when a commit has other files than were asked for.
-pub fn warn(commit: &str, declared: &Changes, committed: &Changes) {
+pub fn warn<D, C>(commit: &str, declared: &BTreeMap<Vec<u8>, D>, committed: &BTreeMap<Vec<u8>, C>) {
     if let Some(difference) = compare(declared, committed) {
         eprintln!("git-lockfs: warning: {}", difference.sentence(commit));
     }
 }
 
-fn compare(declared: &Changes, committed: &Changes) -> Option<Difference> {
-    let only_in = |here: &Changes, there: &Changes| -> Vec<String> {
-        let only = here.keys().filter(|path| !there.contains_key(*path));
-        only.map(|path| String::from_utf8_lossy(path).into_owned()).collect()
-    };
+fn compare<D, C>(declared: &BTreeMap<Vec<u8>, D>, committed: &BTreeMap<Vec<u8>, C>) -> Option<Difference> {
     let missing = only_in(declared, committed);
     let foreign = only_in(committed, declared);
     (!missing.is_empty() || !foreign.is_empty()).then_some(Difference { missing, foreign })
+}
+
+/// The paths that are in the one and not in the other.
+fn only_in<H, T>(here: &BTreeMap<Vec<u8>, H>, there: &BTreeMap<Vec<u8>, T>) -> Vec<String> {
+    let only = here.keys().filter(|path| !there.contains_key(*path));
+    only.map(|path| String::from_utf8_lossy(path).into_owned()).collect()
 }
 
 impl Difference {

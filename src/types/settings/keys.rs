@@ -69,6 +69,12 @@ pub const KEYS: &[Key] = &[
         help: "whether a git command that needs locks is refused while nothing is mounted",
     },
     Key {
+        name: "validate",
+        env: "GIT_LOCKFS_VALIDATE",
+        default: "false",
+        help: "whether the transparent git compares each commit with what it was about to have",
+    },
+    Key {
         name: "enforce",
         env: "GIT_LOCKFS_ENFORCE",
         default: "false",
