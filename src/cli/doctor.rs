@@ -2,6 +2,7 @@
 
 mod enforcement;
 mod machine;
+mod path;
 mod repository;
 
 use std::io::{self, Write};

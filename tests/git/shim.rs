@@ -151,6 +151,44 @@ fn a_daemon_that_is_gone_is_none() {
     assert_eq!(refused.code(), 69, "{}", refused.error());
 }
 
+/// doctor says whether this shell finds it
+#[test]
+fn doctor_says_which_git_this_shell_finds() {
+    let mount = installed();
+    let line = |script: &str| {
+        let said = mount
+            .sh(&format!("export PATH=$PATH:$(dirname $LOCKFS); {script}"))
+            .text();
+        let line = said.lines().find(|line| line.contains(" path: ")).unwrap_or_default();
+        line.to_owned()
+    };
+    for doctor in ["git lockfs doctor", "$LOCKFS doctor", "cd $T; git -C $R lockfs doctor"] {
+        let without = line(doctor);
+        assert!(
+            without.starts_with("warn") && without.contains("git lockfs shellenv"),
+            "{doctor}: {without}"
+        );
+        let with = line(&with_shim(doctor));
+        assert!(
+            with.starts_with("ok ") && with.contains("lockfs/bin/git"),
+            "{doctor}: {with}"
+        );
+    }
+    let behind = line("PATH=$PATH:$R/.git/lockfs/bin; $LOCKFS doctor");
+    assert!(behind.starts_with("warn"), "it comes second: {behind}");
+    let gone = line("ln -sf /nowhere/git-lockfs .git/lockfs/bin/git; $LOCKFS doctor");
+    assert!(
+        gone.starts_with("fail") && gone.contains("git lockfs install"),
+        "{gone}"
+    );
+    mount.lockfs(&["uninstall"]).ok();
+    assert_eq!(
+        line("$LOCKFS doctor"),
+        "",
+        "where nothing is installed nothing is missed"
+    );
+}
+
 #[test]
 fn without_a_git_behind_it_the_shim_says_so() {
     let mount = installed();

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::unistd::{AccessFlags, access};
 
-use super::{Check, enforcement};
+use super::{Check, enforcement, path};
 use crate::adapters::read_settings;
 use crate::cli::bounded::{LOOK_LIMIT, within};
 use crate::cli::client::Mount;
@@ -33,6 +33,7 @@ pub fn checks(place: anyhow::Result<Place>) -> Vec<Check> {
     checks.extend(options(&place));
     checks.extend(state_dir(&place));
     checks.extend(log(&place));
+    checks.extend(path::check(&place));
     checks.extend(enforcement::check(&place));
     checks
 }
