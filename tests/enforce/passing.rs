@@ -20,6 +20,7 @@ fn every_way_to_hold_a_fitting_lock_will_do() {
         format!("flock $F/main-worktree.lock {COMMIT}"),
         format!("echo $$ >$L/main-worktree.lock; bash -c '{COMMIT}'; rm $L/main-worktree.lock"),
         format!("mkdir $L/main-worktree.lock; {COMMIT}; rmdir $L/main-worktree.lock"),
+        format!("touch $L/main-worktree.lock; {COMMIT}; rm $L/main-worktree.lock"),
         "echo x >>a; $LOCKFS commit -qm x -- a".to_owned(),
         // bash, for an open in the middle of a script that is read from a pipe.
         format!("exec 9<>$M/acquire; echo 'locks=main-worktree.lock' >&9; read -r grant <&9; {COMMIT}"),

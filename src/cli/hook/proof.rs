@@ -7,7 +7,7 @@
 //! That a process holds a lock is shown in two ways. What runs under `git lockfs` has the locks and their fencing tokens
 //! in its environment; a token that the mount does not know any more proves nothing, so a holder whose lock was broken
 //! cannot move a branch. Otherwise the holder must be the process itself or one above it, as when a shell has the lock
-//! on a descriptor and runs git.
+//! on a descriptor and runs git. What touch(1), mkdir(1) or flock(1) took for a shell is the shell's.
 
 use std::env;
 use std::ffi::OsStr;
@@ -187,22 +187,15 @@ impl Question {
     fn is_held_above(&self, fitting: &[LockName], above: &[u32]) -> bool {
         let mut names = fitting.iter();
         names.any(|name| {
-            let Some(lock) = self.lock(name).filter(|lock| lock.exclusive) else {
-                return false;
-            };
-            // What mkdir(1) made is a directory to those only for whom it is kept; its maker is gone.
-            lock.holders.iter().any(|pid| above.contains(pid)) || self.file("locks", name).is_dir()
+            let lock = self.lock(name).filter(|lock| lock.exclusive);
+            lock.is_some_and(|lock| lock.holders.iter().any(|pid| above.contains(pid)))
         })
-    }
-
-    fn file(&self, door: &str, name: &LockName) -> PathBuf {
-        self.common_dir.join(MOUNT_NAME).join(door).join(name.as_str())
     }
 
     fn lock(&self, name: &LockName) -> Option<Lock> {
         // By this door it is a file to everybody, also when mkdir(1) made it.
-        let text = fs::read_to_string(self.file("flock", name));
-        text.ok().map(|text| Lock::parse(&text))
+        let file = self.common_dir.join(MOUNT_NAME).join("flock").join(name.as_str());
+        fs::read_to_string(file).ok().map(|text| Lock::parse(&text))
     }
 
     /// A mountpoint is on another device than what it lies in; anything but an answer means that none will come.
