@@ -14,6 +14,8 @@ mod install;
 mod issues;
 #[path = "git/many.rs"]
 mod many;
+#[path = "git/reftable.rs"]
+mod reftable;
 #[path = "git/safe.rs"]
 mod safe;
 #[path = "git/scope.rs"]
