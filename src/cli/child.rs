@@ -4,21 +4,23 @@
 //! are not passed on, those of other processes are. On SIGTSTP we stop as well, for the shell's job control looks at
 //! us.
 
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 
+use super::watch::{News, Watch};
+
 /// How long a command may take to end after SIGTERM when its lock is lost.
 const TERM_LIMIT: Duration = Duration::from_secs(5);
+/// How long a command runs before the daemon is asked to tell of a loss. Most git commands have ended by then, and have
+/// not waited for its answer; what was lost meanwhile is told then.
+const WATCH_AFTER: Duration = Duration::from_millis(50);
 
 /// Signals that are passed on.
 const PASSED_ON: &[Signal] = &[
@@ -45,15 +47,24 @@ pub enum Outcome {
     NotStarted(u8, String),
 }
 
-/// Runs the command to its end. `watch` runs in a thread of its own: it returns when the lock is lost, with the
-/// reason, and `None` when it will never know.
-pub fn supervise(mut command: Command, watch: impl FnOnce() -> Option<String> + Send + 'static) -> Result<Outcome> {
+/// What there is to read, in the numbers of epoll(7).
+const SIGNALS: u64 = 0;
+/// The same for the lock.
+const LOCK: u64 = 1;
+
+/// Runs the command to its end, and ends it when `watch` finds that a lock is lost.
+///
+/// The lock is watched by epoll(7), which asks the daemon once and is told of what comes. poll(2) would ask at each
+/// signal, and a thread that waits in read(2) would have to be interrupted before this process can end.
+pub fn supervise(mut command: Command, watch: Option<Watch<'_>>) -> Result<Outcome> {
     let mut wanted = SigSet::from_iter(PASSED_ON.iter().copied());
     wanted.add(Signal::SIGCHLD);
     reset_sigchld();
-    // Blocked before the command and the thread exist: no signal may find us without a reader.
+    // Blocked before the command exists: no signal may find us without a reader.
     let before = wanted.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
     let signals = SignalFd::with_flags(&wanted, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    ready.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
     let parent = std::process::id();
     // SAFETY: only system calls that are safe between fork and exec, on values of the closure.
     unsafe { command.pre_exec(move || become_command(before, parent)) };
@@ -69,20 +80,12 @@ pub fn supervise(mut command: Command, watch: impl FnOnce() -> Option<String> + 
             return Ok(Outcome::NotStarted(code, format!("{name}: {error}")));
         }
     };
-    let (lost, mut reporter) = UnixStream::pair()?;
-    thread::Builder::new().name("lock".to_owned()).spawn(move || {
-        if let Some(reason) = watch() {
-            // The reader is gone only when the command has ended.
-            let _ = reporter.write_all(reason.as_bytes());
-        } else {
-            // Kept open: the end of the stream would read as a loss.
-            std::mem::forget(reporter);
-        }
-    })?;
     Supervisor {
         child,
         signals,
-        lost,
+        ready,
+        watch_at: watch.is_some().then(|| Instant::now() + WATCH_AFTER),
+        watch,
         loss: None,
     }
     .run()
@@ -95,10 +98,13 @@ pub fn release_signals() -> Result<()> {
     Ok(ours.thread_unblock()?)
 }
 
-struct Supervisor {
+struct Supervisor<'a> {
     child: Child,
     signals: SignalFd,
-    lost: UnixStream,
+    ready: Epoll,
+    watch: Option<Watch<'a>>,
+    /// When to begin with it.
+    watch_at: Option<Instant>,
     loss: Option<Loss>,
 }
 
@@ -107,10 +113,10 @@ struct Loss {
     kill_at: Option<Instant>,
 }
 
-impl Supervisor {
+impl Supervisor<'_> {
     fn run(mut self) -> Result<Outcome> {
         loop {
-            self.wait()?;
+            let has_news = self.wait()?;
             while let Some(info) = self.signals.read_signal()? {
                 self.pass_on(&info);
             }
@@ -120,27 +126,25 @@ impl Supervisor {
                     None => Outcome::Exited(exit_code(status)),
                 });
             }
-            self.end_if_lost()?;
+            if has_news {
+                self.read_news()?;
+            }
+            self.watch_if_due()?;
+            self.kill_if_late();
         }
     }
 
-    /// Waits for a signal, the loss of the lock, or the time to kill.
-    fn wait(&self) -> Result<()> {
-        let timeout = match &self.loss {
-            Some(Loss { kill_at: Some(at), .. }) => {
-                let left = at.saturating_duration_since(Instant::now());
-                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-            }
-            _ => PollTimeout::NONE,
-        };
-        let signals = PollFd::new(self.signals.as_fd(), PollFlags::POLLIN);
-        let lost = PollFd::new(self.lost.as_fd(), PollFlags::POLLIN);
-        let polled = match self.loss {
-            None => poll(&mut [signals, lost], timeout),
-            Some(_) => poll(&mut [signals], timeout),
-        };
-        match polled {
-            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+    /// Waits for a signal, news of the lock, or the time to do something; whether there is news.
+    fn wait(&self) -> Result<bool> {
+        let due = self.loss.as_ref().and_then(|loss| loss.kill_at).or(self.watch_at);
+        let timeout = due.map_or(EpollTimeout::NONE, |at| {
+            let left = at.saturating_duration_since(Instant::now());
+            EpollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
+        });
+        let mut events = [EpollEvent::empty(); 2];
+        match self.ready.wait(&mut events, timeout) {
+            Ok(count) => Ok(events[..count].iter().any(|event| event.data() == LOCK)),
+            Err(nix::Error::EINTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -170,32 +174,43 @@ impl Supervisor {
         }
     }
 
-    fn end_if_lost(&mut self) -> Result<()> {
-        if let Some(loss) = &mut self.loss {
-            if loss.kill_at.is_some_and(|at| Instant::now() >= at) {
-                loss.kill_at = None;
-                self.signal(libc::SIGKILL);
-            }
+    fn watch_if_due(&mut self) -> Result<()> {
+        if let (Some(watch), Some(at)) = (&self.watch, self.watch_at)
+            && Instant::now() >= at
+        {
+            self.ready.add(watch, EpollEvent::new(EpollFlags::EPOLLIN, LOCK))?;
+            self.watch_at = None;
+        }
+        Ok(())
+    }
+
+    fn read_news(&mut self) -> Result<()> {
+        let Some(watch) = &self.watch else { return Ok(()) };
+        let news = watch.read();
+        if news == News::Held {
             return Ok(());
         }
-        self.lost.set_nonblocking(true)?;
-        let mut reason = [0; 1024];
-        match self.lost.read(&mut reason) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error.into()),
-            Ok(length) => {
-                let reason = String::from_utf8_lossy(&reason[..length]).into_owned();
-                eprintln!("git-lockfs: ending the command: {reason}");
-                self.loss = Some(Loss {
-                    reason,
-                    kill_at: Some(Instant::now() + TERM_LIMIT),
-                });
-            }
+        self.ready.delete(watch)?;
+        if let News::Lost(reason) = news {
+            eprintln!("git-lockfs: ending the command: {reason}");
+            self.loss = Some(Loss {
+                reason,
+                kill_at: Some(Instant::now() + TERM_LIMIT),
+            });
+            self.signal(libc::SIGTERM);
+            // A stopped command would not see it.
+            self.signal(libc::SIGCONT);
         }
-        self.signal(libc::SIGTERM);
-        // A stopped command would not see it.
-        self.signal(libc::SIGCONT);
         Ok(())
+    }
+
+    fn kill_if_late(&mut self) {
+        if let Some(loss) = &mut self.loss
+            && loss.kill_at.is_some_and(|at| Instant::now() >= at)
+        {
+            loss.kill_at = None;
+            self.signal(libc::SIGKILL);
+        }
     }
 }
 

@@ -129,7 +129,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     lock.fill(next_index(&worktree, &capture, &capture.declared)?)?;
     deferred.check()?;
     index.apply(&mut command);
-    let outcome = supervise(command, taken.watch()?)?;
+    let outcome = supervise(command, taken.watch())?;
     let landed = land(&worktree, &capture, lock)?;
     if let Some((commit, changes)) = landed {
         validate::warn(&commit, &capture.declared, &changes);

@@ -49,6 +49,7 @@ mod top;
 mod umount;
 mod uninstall;
 mod unlock;
+mod watch;
 mod worker;
 mod worktree;
 

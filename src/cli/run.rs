@@ -103,7 +103,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut command = Command::new(program);
     command.args(arguments);
     taken.dress(&mut command);
-    finish(supervise(command, taken.watch()?)?)
+    finish(supervise(command, taken.watch())?)
 }
 
 /// The exit code of a command that was run under locks.

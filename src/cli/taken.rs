@@ -16,6 +16,7 @@ use super::failure::failure;
 use super::held::{self, HELD_ENV, Held, TOKEN_ENV};
 use super::progress::Reporter;
 use super::request::Request;
+use super::watch::Watch;
 use super::{EXIT_NOT_HAD, EXIT_USAGE, report};
 use crate::adapters::configuration::Configuration;
 use crate::scopes::Invocation;
@@ -147,15 +148,14 @@ impl Taken {
         }
     }
 
-    /// What returns when a lock is lost, with the reason; `None` when that will never be known.
-    pub fn watch(&self) -> Result<impl FnOnce() -> Option<String> + Send + 'static> {
-        let (mount, verbose) = (self.mount.clone(), self.verbose);
-        let grant = match &self.grant {
-            Some(grant) => Some((grant.transaction.try_clone()?, grant.locks.clone())),
-            // All of it is held by runs around this one, and theirs to watch.
-            None => None,
-        };
-        Ok(move || grant.and_then(|(transaction, locks)| watch(transaction, &mount, &locks, verbose)))
+    /// What there is to watch; `None` when all of it is held by runs around this one, and theirs to watch.
+    pub fn watch(&self) -> Option<Watch<'_>> {
+        self.grant.as_ref().map(|grant| Watch {
+            transaction: &grant.transaction,
+            mount: &self.mount,
+            locks: &grant.locks,
+            verbose: self.verbose,
+        })
     }
 }
 
@@ -245,34 +245,4 @@ fn not_had(mount: &Mount, ask: &[(LockName, Mode)], waited: Duration, error: io:
             "{because}{holders}\n  wait longer with -w, look with `git lockfs status`, or take it away with `git lockfs break`"
         ),
     )
-}
-
-/// Reads events until the lock is lost; `None` when the daemon has no more to say.
-fn watch(mut transaction: File, mount: &Mount, locks: &[(LockName, Mode)], verbose: bool) -> Option<String> {
-    let mut events = [0; 4096];
-    loop {
-        match transaction.read(&mut events) {
-            Ok(0) => {
-                // Still ours: the descriptor lives as long as this process.
-                std::mem::forget(transaction);
-                return None;
-            }
-            Ok(length) if verbose => eprint!("{}", String::from_utf8_lossy(&events[..length])),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Some(loss(mount, locks, &error)),
-        }
-    }
-}
-
-fn loss(mount: &Mount, names: &[(LockName, Mode)], error: &io::Error) -> String {
-    let names: Vec<&str> = names.iter().map(|(name, _)| name.as_str()).collect();
-    let names = names.join(", ");
-    if is_disconnected(error) {
-        return format!("{names}: lost, the daemon is gone");
-    }
-    match mount.last_error() {
-        Some(sentence) => sentence,
-        None => format!("{names}: lost ({error})"),
-    }
 }

@@ -68,7 +68,7 @@ pub fn run(program: &Path, args: &[OsString], taken: &Taken, repository: &Reposi
         taken.dress(&mut command);
         raise_timeouts(&mut command);
         let trace = Trace::of(&mut command);
-        let outcome = supervise(command, taken.watch()?)?;
+        let outcome = supervise(command, taken.watch())?;
         let failed = matches!(outcome, Outcome::Exited(code) if code != 0);
         let Some(why) = trace.filter(|_| failed).and_then(Trace::lost_race) else {
             return Ok(outcome);
