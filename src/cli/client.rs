@@ -31,10 +31,10 @@ impl Mount {
         }
     }
 
-    /// The mount at that place as mountinfo has it, without a look at whether its daemon answers: the first call does
-    /// that. `None` when nothing is mounted.
+    /// What is mounted at that place, without a look at whose it is and whether its daemon answers: the first call
+    /// finds that out. `None` when nothing is mounted.
     pub fn hoped_for(place: Place) -> Option<Self> {
-        place.mount().map(|_| Self { place })
+        place.is_mountpoint().then_some(Self { place })
     }
 
     /// Where it is.

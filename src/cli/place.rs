@@ -1,6 +1,6 @@
 //! Where a repository keeps its mount, and whether a daemon answers there.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -80,6 +80,25 @@ impl Place {
             Some(Err(_)) => State::Dead,
             None => State::Mute,
         }
+    }
+
+    /// Whether something is mounted there, for who is going to open files of it anyway. It costs one call, for which
+    /// the kernel asks no daemon.
+    pub fn is_mountpoint(&self) -> bool {
+        let Ok(path) = CString::new(self.mountpoint.as_os_str().as_bytes()) else {
+            return false;
+        };
+        // SAFETY: a statx is plain numbers, for which zero is a value.
+        let mut found: libc::statx = unsafe { std::mem::zeroed() };
+        let flags = libc::AT_STATX_DONT_SYNC | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+        // SAFETY: the path ends with a NUL and the buffer is one statx; both outlive the call.
+        let code = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, 0, &raw mut found) };
+        let root = libc::STATX_ATTR_MOUNT_ROOT as u64;
+        if code == 0 && found.stx_attributes_mask & root == 0 {
+            // A kernel before 5.8 does not say.
+            return self.mount().is_some();
+        }
+        code == 0 && found.stx_attributes & root != 0
     }
 
     /// Our mount there, from mountinfo; `None` when nothing of ours is mounted.

@@ -27,6 +27,8 @@ const RETRIES_MAX: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(60);
 /// How much of a trace is read, in bytes.
 const TRACE_BYTES_MAX: u64 = 1 << 20;
+/// Where files are in memory, for everybody (shm_overview(7)).
+const MEMORY: &str = "/dev/shm";
 /// How long git waits for its own lock files where it can: long enough for whoever has one to be done with it.
 const LOCK_TIMEOUT_MS: &str = "10000";
 /// git's own timeouts, which are 100 ms and 1 s.
@@ -222,13 +224,13 @@ impl Trace {
     }
 }
 
-/// Arguments are in a trace, and may be secrets.
+/// Arguments are in a trace, and may be secrets. In memory, where there is such a place: each command makes and removes
+/// one, and on a disk that would be a good part of what it costs to be coordinated.
 fn private_dir() -> std::io::Result<TempDir> {
     let closed = std::fs::Permissions::from_mode(0o700);
-    tempfile::Builder::new()
-        .prefix("git-lockfs-")
-        .permissions(closed)
-        .tempdir()
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("git-lockfs-").permissions(closed);
+    builder.tempdir_in(MEMORY).or_else(|_| builder.tempdir())
 }
 
 /// The first line of an error's message.
