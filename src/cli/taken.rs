@@ -95,19 +95,19 @@ impl Taken {
     pub fn take(mount: &Mount, wanted: &[(LockName, Mode)], options: &Options) -> Result<Self> {
         let mut held = outer_locks(mount)?;
         let mut ask = locks_to_ask(mount, wanted, &held)?;
-        let grant = match Self::grant(mount, &ask, options) {
-            Err(_) if options.passed_down => {
-                // Only now is it worth a look who is in the way.
+        let mut grant = None;
+        if options.passed_down && !ask.is_empty() {
+            // Only who would wait looks first for whom.
+            grant = acquire(mount, &ask, options, Some(Wait::AtMost(Duration::ZERO)))?.ok();
+            if grant.is_none() {
                 held.extend(ancestors::held_above(mount)?);
                 ask = locks_to_ask(mount, wanted, &held)?;
-                let wait = Options {
-                    passed_down: false,
-                    ..options.clone()
-                };
-                Self::grant(mount, &ask, &wait)?
             }
-            other => other?,
-        };
+        }
+        if grant.is_none() && !ask.is_empty() {
+            let granted = acquire(mount, &ask, options, options.wait)?;
+            grant = Some(granted.map_err(|refused| refused.explain(mount, &ask))?);
+        }
         if let Some(grant) = &grant {
             held.extend(grant.locks.iter().map(|(name, mode)| Held {
                 name: name.clone(),
@@ -122,19 +122,6 @@ impl Taken {
             session: options.session.clone(),
             verbose: options.verbose,
         })
-    }
-
-    /// With `passed_down` only a try: who would wait looks first for whom.
-    fn grant(mount: &Mount, ask: &[(LockName, Mode)], options: &Options) -> Result<Option<Grant>> {
-        if ask.is_empty() {
-            return Ok(None);
-        }
-        let wait = if options.passed_down {
-            Some(Wait::AtMost(Duration::ZERO))
-        } else {
-            options.wait
-        };
-        acquire(mount, ask, options, wait).map(Some)
     }
 
     /// Tells a command in its environment what it runs within.
@@ -176,7 +163,13 @@ fn locks_to_ask(mount: &Mount, wanted: &[(LockName, Mode)], held: &[Held]) -> Re
     held::locks_to_ask(wanted, held, &settings).map_err(|refusal| failure(EXIT_NOT_HAD, refusal.to_string()))
 }
 
-fn acquire(mount: &Mount, ask: &[(LockName, Mode)], options: &Options, wait: Option<Wait>) -> Result<Grant> {
+/// Asks for locks. Being refused costs no more than the call, as long as nobody wants to know why.
+fn acquire(
+    mount: &Mount,
+    ask: &[(LockName, Mode)],
+    options: &Options,
+    wait: Option<Wait>,
+) -> Result<Result<Grant, Refused>> {
     let mut transaction = mount.open_acquire()?;
     let started = Instant::now();
     let session = options.session();
@@ -202,7 +195,10 @@ fn acquire(mount: &Mount, ask: &[(LockName, Mode)], options: &Options, wait: Opt
             other => break other,
         }
     };
-    written.map_err(|error| not_had(mount, ask, started.elapsed(), error))?;
+    if let Err(error) = written {
+        let waited = started.elapsed();
+        return Ok(Err(Refused { waited, error }));
+    }
     let mut grant = [0; 256];
     let length = transaction.read(&mut grant).map_err(|error| mount.explain_io(error))?;
     drop(reporter);
@@ -210,39 +206,49 @@ fn acquire(mount: &Mount, ask: &[(LockName, Mode)], options: &Options, wait: Opt
     let token = grant.lines().next().and_then(|line| line.strip_prefix("token="));
     let token = token.and_then(|token| token.parse().ok());
     let token = token.with_context(|| format!("the daemon answered {grant:?} instead of a token"))?;
-    Ok(Grant {
+    Ok(Ok(Grant {
         transaction,
         token,
         locks: ask.to_vec(),
-    })
+    }))
 }
 
-/// Why the locks could not be had, who has them, and what to do.
-fn not_had(mount: &Mount, ask: &[(LockName, Mode)], waited: Duration, error: io::Error) -> anyhow::Error {
-    if is_disconnected(&error) {
-        return mount.explain_io(error);
+/// A request that was not granted.
+#[derive(Debug)]
+struct Refused {
+    waited: Duration,
+    error: io::Error,
+}
+
+impl Refused {
+    /// Why the locks could not be had, who has them, and what to do.
+    fn explain(self, mount: &Mount, ask: &[(LockName, Mode)]) -> anyhow::Error {
+        let Self { waited, error } = self;
+        if is_disconnected(&error) {
+            return mount.explain_io(error);
+        }
+        let names: Vec<&str> = ask.iter().map(|(name, _)| name.as_str()).collect();
+        let said = mount.last_error();
+        let because = match error.raw_os_error() {
+            Some(libc::EINVAL) => return failure(EXIT_USAGE, said.unwrap_or_else(|| error.to_string())),
+            Some(libc::EAGAIN) => format!("{} could not be had at once", names.join(", ")),
+            Some(libc::ETIMEDOUT) => format!("{} could not be had within {}", names.join(", "), report::span(waited)),
+            _ => said.clone().unwrap_or_else(|| format!("{}: {error}", names.join(", "))),
+        };
+        let mut holders = mount
+            .snapshot()
+            .map(|snapshot| report::holders_of(&snapshot, names.iter().copied()))
+            .unwrap_or_default();
+        if holders.is_empty() {
+            // A scope is in the way: the daemon says which.
+            holders.extend(said.filter(|said| *said != because));
+        }
+        let holders: String = holders.iter().map(|sentence| format!("\n  {sentence}")).collect();
+        failure(
+            EXIT_NOT_HAD,
+            format!(
+                "{because}{holders}\n  wait longer with -w, look with `git lockfs status`, or take it away with `git lockfs break`"
+            ),
+        )
     }
-    let names: Vec<&str> = ask.iter().map(|(name, _)| name.as_str()).collect();
-    let said = mount.last_error();
-    let because = match error.raw_os_error() {
-        Some(libc::EINVAL) => return failure(EXIT_USAGE, said.unwrap_or_else(|| error.to_string())),
-        Some(libc::EAGAIN) => format!("{} could not be had at once", names.join(", ")),
-        Some(libc::ETIMEDOUT) => format!("{} could not be had within {}", names.join(", "), report::span(waited)),
-        _ => said.clone().unwrap_or_else(|| format!("{}: {error}", names.join(", "))),
-    };
-    let mut holders = mount
-        .snapshot()
-        .map(|snapshot| report::holders_of(&snapshot, names.iter().copied()))
-        .unwrap_or_default();
-    if holders.is_empty() {
-        // A scope is in the way: the daemon says which.
-        holders.extend(said.filter(|said| *said != because));
-    }
-    let holders: String = holders.iter().map(|sentence| format!("\n  {sentence}")).collect();
-    failure(
-        EXIT_NOT_HAD,
-        format!(
-            "{because}{holders}\n  wait longer with -w, look with `git lockfs status`, or take it away with `git lockfs break`"
-        ),
-    )
 }
