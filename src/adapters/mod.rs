@@ -26,6 +26,6 @@ pub use history::{History, HistoryError};
 pub use journal::{Journal, JournalError};
 pub use memory::{MemoryDisk, MemoryLog};
 pub use processes::{Confinement, ExitKind, OwnerError, Pinned, Processes, Trail};
-pub use repository::Repository;
+pub use repository::{Head, Repository};
 pub use tokens::{TokenError, Tokens};
 pub use watcher::{Alarm, Event, Watcher};

@@ -7,6 +7,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,6 +22,46 @@ const GITFILE: &[u8] = b"gitdir:";
 const SYMREF: &[u8] = b"ref:";
 /// What HEAD points at when the refs are not in files.
 const ELSEWHERE: &str = "refs/heads/.invalid";
+
+/// Where HEAD is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The commit; `None` before the first one.
+    pub commit: Option<String>,
+    /// The branch, as a whole ref; `None` when HEAD is detached.
+    pub branch: Option<String>,
+}
+
+impl Head {
+    /// Reads it from the files of a worktree and of what all worktrees share; `None` when these leave it to git.
+    pub fn read(git_dir: &Path, common_dir: &Path) -> Option<Self> {
+        let path = git_dir.join("HEAD");
+        if path.is_symlink() {
+            return None;
+        }
+        let head = fs::read(path).ok()?;
+        let Some(name) = head.strip_prefix(SYMREF) else {
+            return Some(Self {
+                commit: Some(object_id(&head)?),
+                branch: None,
+            });
+        };
+        let name = std::str::from_utf8(name.trim_ascii()).ok()?;
+        // Other refs may belong to one worktree alone.
+        if !name.starts_with("refs/heads/") || name == ELSEWHERE {
+            return None;
+        }
+        let commit = match fs::read(common_dir.join(name)) {
+            Ok(text) => Some(object_id(&text)?),
+            Err(error) if error.kind() == ErrorKind::NotFound => packed(common_dir, name),
+            Err(_) => return None,
+        };
+        Some(Self {
+            commit,
+            branch: Some(name.to_owned()),
+        })
+    }
+}
 
 /// The repository that a git command is about.
 #[derive(Debug)]
@@ -146,12 +187,7 @@ impl Surroundings for Repository {
         if self.common_dir.join(&name).is_file() {
             return true;
         }
-        let packed = fs::read(self.common_dir.join("packed-refs")).unwrap_or_default();
-        let mut lines = packed.split(|&b| b == b'\n');
-        lines.any(|line| {
-            line.strip_suffix(name.as_bytes())
-                .is_some_and(|head| head.ends_with(b" "))
-        })
+        packed(&self.common_dir, &name).is_some()
     }
 
     fn alias(&self, name: &str) -> Option<String> {
@@ -168,6 +204,20 @@ impl Surroundings for Repository {
             .get(&format!("branch.{branch}.remote"))
             .map(str::to_owned)
     }
+}
+
+/// What packed-refs has for the full name of a ref.
+fn packed(common_dir: &Path, name: &str) -> Option<String> {
+    let packed = fs::read(common_dir.join("packed-refs")).unwrap_or_default();
+    let mut lines = packed.split(|&b| b == b'\n');
+    lines.find_map(|line| object_id(line.strip_suffix(name.as_bytes())?.strip_suffix(b" ")?))
+}
+
+/// A whole object ID, and nothing else but a line break.
+fn object_id(text: &[u8]) -> Option<String> {
+    let id = std::str::from_utf8(text.trim_ascii_end()).ok()?;
+    let is_whole = [40, 64].contains(&id.len()) && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_whole.then(|| id.to_owned())
 }
 
 /// The git directory that belongs to a directory or to one above it.
@@ -267,6 +317,45 @@ mod tests {
             );
             assert_eq!(main.worktree_at("elsewhere"), None);
         }
+    }
+
+    #[test]
+    fn head_is_read_as_git_reads_it() {
+        let world = World::new("files");
+        let main = world.at("main").expect("found");
+        let git = |script: &str| {
+            let mut sh = Command::new("sh");
+            let output = sh.args(["-ec", script]).current_dir(&main.directory).output();
+            let output = output.expect("sh");
+            assert!(output.status.success(), "{script}");
+            String::from_utf8_lossy(output.stdout.trim_ascii_end()).into_owned()
+        };
+        let read = || Head::read(&main.git_dir, &main.common_dir);
+        let head = |commit: Option<&String>, branch: Option<&str>| {
+            Some(Head {
+                commit: commit.cloned(),
+                branch: branch.map(str::to_owned),
+            })
+        };
+        let first = git("git rev-parse HEAD");
+        assert!(!main.common_dir.join("refs/heads/main").exists(), "it is packed");
+        assert_eq!(read(), head(Some(&first), Some("refs/heads/main")));
+        let second = git("git -c user.name=x -c user.email=x@y commit -q --allow-empty -m second; git rev-parse HEAD");
+        assert_eq!(read(), head(Some(&second), Some("refs/heads/main")));
+        git("git checkout -q --detach HEAD~");
+        assert_eq!(read(), head(Some(&first), None));
+        git("git checkout -q --orphan new");
+        assert_eq!(read(), head(None, Some("refs/heads/new")));
+        for left_to_git in [
+            "git symbolic-ref refs/heads/new refs/heads/main",
+            "git symbolic-ref HEAD refs/worktree/x",
+            "rm .git/HEAD; ln -s refs/heads/main .git/HEAD",
+        ] {
+            git(left_to_git);
+            assert_eq!(read(), None, "{left_to_git}");
+        }
+        let reftable = World::new("reftable").at("main").expect("found");
+        assert_eq!(Head::read(&reftable.git_dir, &reftable.common_dir), None);
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! 1. [`capture`]: the content of the paths is put aside as it is when the command is called;
 //! 2. the locks of the worktree and its branch are taken, and git's own `index.lock`, against gits that do not know
 //!    of us;
-//! 3. git commits from a private index that has HEAD and the captured content, with all its hooks, and nothing that
-//!    others have staged;
+//! 3. in its [`turn`], git commits from a private index that has HEAD and the captured content, with all its hooks, and
+//!    nothing that others have staged;
 //! 4. the worktree's index gets what was committed. Left as it was, it would have the old content of the paths, and
 //!    the next plain `git commit` would take the work back. So it is written before the commit and put in force after
 //!    it; when we are killed in between, `index.lock` stays and git refuses to go on.
@@ -15,6 +15,7 @@ mod capture;
 mod changes;
 mod index;
 mod interrupt;
+mod turn;
 pub mod validate;
 
 use std::ffi::OsString;
@@ -38,6 +39,7 @@ use capture::{Capture, lines, tree_of};
 use changes::Changes;
 use index::{IndexLock, PrivateIndex};
 use interrupt::Deferred;
+use turn::Turn;
 
 /// What is in the git directory while a commit of some of the paths would lose the rest.
 const UNFINISHED: &[(&str, &str)] = &[("MERGE_HEAD", "merge"), ("CHERRY_PICK_HEAD", "cherry-pick")];
@@ -97,7 +99,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let worktree = Worktree::find()?;
     let mount = Mount::at(worktree.place.clone())?;
-    let mut capture = {
+    let capture = {
         let deferred = Deferred::begin()?;
         let capture = Capture::take(&worktree, &args.paths)?;
         deferred.check()?;
@@ -111,28 +113,33 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     taken.dress(&mut command);
 
     let deferred = Deferred::begin()?;
-    let before = capture.head.clone();
     let lock = IndexLock::take(&worktree)?;
     let now = worktree.head()?;
-    if now.branch != before.branch {
+    if now.branch != capture.head.branch {
         bail!(
             "this worktree was switched from {} to {} while you waited: commit again if that is where it belongs",
-            before.branch.as_deref().unwrap_or("a detached HEAD"),
+            capture.head.branch.as_deref().unwrap_or("a detached HEAD"),
             now.branch.as_deref().unwrap_or("a detached HEAD")
         );
     }
     refuse_unfinished(&worktree)?;
-    let index = capture.onto(&worktree, &now)?;
-    if capture.declared.is_empty() && !args.allow_empty {
+    let turn = Turn::begin(&worktree, &capture, now)?;
+    if turn.declared.is_empty() && !args.allow_empty {
         return Err(nothing_to_commit());
     }
-    lock.fill(next_index(&worktree, &capture, &capture.declared)?)?;
+    let next = turn.next(&turn.declared)?;
+    let index = turn.index(&next)?;
+    let is_plain = next.is_plain;
+    if !is_plain {
+        turn.refresh(&next, &turn.declared);
+    }
+    lock.fill(next.index)?;
     deferred.check()?;
     index.apply(&mut command);
     let outcome = supervise(command, taken.watch())?;
-    let landed = land(&worktree, &capture, lock)?;
+    let landed = land(&turn, index, is_plain, lock)?;
     if let Some((commit, changes)) = landed {
-        validate::warn(&commit, &capture.declared, &changes);
+        validate::warn(&commit, &turn.declared, &changes);
     }
     deferred.check()?;
     finish(outcome)
@@ -185,31 +192,30 @@ fn git_commit(args: &Args) -> Result<Command> {
     Ok(command)
 }
 
-/// The worktree's index as it belongs to a commit with these changes.
-fn next_index(worktree: &Worktree, capture: &Capture, changes: &Changes) -> Result<PrivateIndex> {
-    let next = PrivateIndex::copy(worktree, "index-next")?;
-    next.set(&capture.repair(&next, changes)?)?;
-    let present = changes.iter().filter(|(_, change)| !change.new.is_absent());
-    let paths: Vec<u8> = present
-        .flat_map(|(path, _)| [path.as_slice(), b"\0"].concat())
-        .collect();
-    next.refresh(worktree, &paths);
-    Ok(next)
-}
-
 /// Puts the next index in force if the commit is there, whatever git's exit code says; the commit and what it changed.
-fn land(worktree: &Worktree, capture: &Capture, lock: IndexLock<'_>) -> Result<Option<(String, Changes)>> {
+/// `index` is what git has committed from.
+fn land(
+    turn: &Turn<'_>,
+    index: PrivateIndex,
+    is_plain: bool,
+    lock: IndexLock<'_>,
+) -> Result<Option<(String, Changes)>> {
     let landed = || -> Result<Option<(String, Changes)>> {
-        let Some(commit) = worktree.head()?.commit else {
+        let Some(commit) = turn.worktree.head()?.commit else {
             return Ok(None);
         };
-        if Some(&commit) == capture.head.commit.as_ref() {
+        if Some(&commit) == turn.head.commit.as_ref() {
             return Ok(None);
         }
-        let changes = changes::between(&tree_of(&capture.head)?, &commit)?;
-        if lines(&changes) != lines(&capture.declared) {
+        let changes = changes::between(&tree_of(&turn.head)?, &commit)?;
+        if lines(&changes) != lines(&turn.declared) {
             // A hook has added something, or taken it away.
-            lock.fill(next_index(worktree, capture, &changes)?)?;
+            let next = turn.next(&changes)?;
+            turn.refresh(&next, &changes);
+            lock.fill(next.index)?;
+        } else if is_plain {
+            // The same, and git knows more of its files.
+            lock.fill(index)?;
         }
         Ok(Some((commit, changes)))
     };
@@ -221,7 +227,7 @@ fn land(worktree: &Worktree, capture: &Capture, lock: IndexLock<'_>) -> Result<O
             Err(error.context(format!(
                 "the commit may be there and the index not in step with it: compare `git status`, then `mv {} {}`",
                 lock.display(),
-                worktree.index.display()
+                turn.worktree.index.display()
             )))
         }
     }

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::git::real_git;
 use super::place::Place;
+pub use crate::adapters::Head;
 
 /// A worktree, and git's plumbing in it.
 #[derive(Clone, Debug)]
@@ -24,15 +25,6 @@ pub struct Worktree {
     pub top: PathBuf,
     /// Its index.
     pub index: PathBuf,
-}
-
-/// Where HEAD is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// The commit; `None` before the first one.
-    pub commit: Option<String>,
-    /// The branch, as a whole ref; `None` when HEAD is detached.
-    pub branch: Option<String>,
 }
 
 impl Worktree {
@@ -55,6 +47,9 @@ impl Worktree {
 
     /// Where HEAD is now.
     pub fn head(&self) -> Result<Head> {
+        if let Some(head) = Head::read(&self.git_dir, &self.place.common_dir) {
+            return Ok(head);
+        }
         let line = |args: &[&str]| -> Result<Option<String>> {
             let output = git(args)
                 .stderr(Stdio::null())

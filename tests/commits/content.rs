@@ -72,6 +72,34 @@ fn an_older_staging_of_a_named_path_gives_way() {
     nothing_left_behind(&mount);
 }
 
+/// The same where the file is as HEAD has it, whatever else is staged.
+#[test]
+fn a_staging_that_was_taken_back_in_the_file_gives_way() {
+    for (others, left) in [("", &[][..]), ("echo 2 >sub/c; git add sub/c;", &["M  sub/c"])] {
+        let mount = world();
+        let script = "echo staged >a; git add a; git show HEAD:a >a; echo 2 >b; $LOCKFS commit -qm mine -- a b";
+        sh(&mount, &format!("{others} {script}"));
+        assert_eq!(files(&mount, "HEAD"), "M b");
+        assert_eq!(status(&mount), left);
+        nothing_left_behind(&mount);
+    }
+}
+
+/// Others wait while it works: it starts no git that it can do without.
+#[test]
+fn few_gits_are_started() {
+    let mount = world();
+    let counting =
+        "mkdir $T/bin; printf '#!/bin/sh\necho \"$@\" >>%s\nexec %s \"$@\"\n' $T/started $(command -v git) >$T/bin/git
+        chmod +x $T/bin/git; echo 2 >a; PATH=$T/bin:$PATH $LOCKFS commit -qm mine -- a; cat $T/started";
+    let started = sh(&mount, counting);
+    let commands: Vec<&str> = started.lines().filter_map(|line| line.split(' ').next()).collect();
+    let captured = ["rev-parse", "read-tree", "add", "diff-index"];
+    let in_its_turn = ["diff-index", "update-index", "commit", "diff-tree"];
+    assert_eq!(commands, [captured, in_its_turn].concat(), "{started}");
+    assert_eq!(status(&mount), [""; 0]);
+}
+
 /// with the content of the moment it was called
 #[test]
 fn the_content_is_that_of_the_moment_of_the_call() {

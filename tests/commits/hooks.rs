@@ -72,6 +72,18 @@ fn a_failing_post_commit_hook_changes_nothing() {
     nothing_left_behind(&mount);
 }
 
+/// What it stages is for the next commit, as after any other.
+#[test]
+fn what_a_post_commit_hook_stages_stays_staged() {
+    let mount = world();
+    hook(&mount, "post-commit", "echo 2 >b; git add b");
+    let output = mount.sh("echo 2 >a; $LOCKFS commit -qm mine -- a").ok();
+    assert_eq!(output.error(), "");
+    assert_eq!(files(&mount, "HEAD"), "M a");
+    assert_eq!(status(&mount), ["M  b"]);
+    nothing_left_behind(&mount);
+}
+
 /// A signal in the middle ends the commit in order.
 #[test]
 fn a_signal_during_a_hook_leaves_nothing_behind() {

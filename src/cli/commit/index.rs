@@ -21,6 +21,7 @@ use crate::cli::worktree::{Worktree, ask, git};
 
 /// How long another git may hold `index.lock` before we give up: a git that runs needs milliseconds.
 const INDEX_LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// An index of our own, in the git directory of the worktree; removed when this goes.
 #[derive(Debug)]
 pub struct PrivateIndex {
@@ -30,12 +31,21 @@ pub struct PrivateIndex {
 impl PrivateIndex {
     /// A copy of the worktree's index as it is, with all that git knows of its files; empty when there is none yet.
     pub fn copy(worktree: &Worktree, what: &str) -> Result<Self> {
+        Self::copy_of(&worktree.index, worktree, what)
+    }
+
+    /// The same of this one.
+    pub fn copy_as(&self, worktree: &Worktree, what: &str) -> Result<Self> {
+        Self::copy_of(&self.path, worktree, what)
+    }
+
+    fn copy_of(from: &Path, worktree: &Worktree, what: &str) -> Result<Self> {
         let path = worktree.git_dir.join(format!("lockfs-{what}-{}", std::process::id()));
         let this = Self { path };
-        match copy_with_time(&worktree.index, &this.path) {
+        match copy_with_time(from, &this.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(this),
             copied => {
-                copied.with_context(|| format!("{} could not be copied", worktree.index.display()))?;
+                copied.with_context(|| format!("{} could not be copied", from.display()))?;
                 Ok(this)
             }
         }
