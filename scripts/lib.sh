@@ -64,16 +64,14 @@ need_build() {
 
 # Builds the programs as they are used. They start as git's hook and as git itself, often and for next to nothing, and
 # then finding their libraries would be most of what they do; so these are linked in where the system has them for that.
-# The one that is nothing but git stays where it was linked to lie, too: moving it costs a page fault for each page that
-# has an address in it.
+# Nor can they be moved: that would cost a page fault for each page that has an address in it.
 build_release() {
-    local static=()
-    [ ! -e "$(cc -print-file-name=libc.a)" ] || static=(-C target-feature=+crt-static)
-    (
-        cd -- "$project"
-        cargo rustc --release --locked --bin git-lockfs -- "${static[@]}"
-        cargo rustc --release --locked --bin git-lockfs-shim -- "${static[@]}" ${static[0]:+-C relocation-model=static}
-    )
+    local program static=()
+    [ ! -e "$(cc -print-file-name=libc.a)" ] ||
+        static=(-- -C target-feature=+crt-static -C relocation-model=static)
+    for program in git-lockfs git-lockfs-shim; do
+        (cd -- "$project" && cargo rustc --release --locked --bin "$program" "${static[@]}")
+    done
 }
 
 has_fuse_device() { [ "$(stat -c %t:%T /dev/fuse 2>/dev/null)" = a:e5 ]; } # 10:229; some containers mask it
