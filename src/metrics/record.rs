@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{Ending, Event, Happening};
-use crate::types::{LockName, Mode, SessionName, operation_name};
+use crate::types::{LockName, Mode, SessionName, name_of_told};
 
 /// What kind of event it was: the column `metric_type` of the event log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,10 +103,7 @@ impl Record {
             Happening::Deadlocked { waited } => (Kind::Deadlock, waited),
             Happening::StealAttempt => (Kind::StealAttempt, Duration::ZERO),
         };
-        let op = event.who.op.as_deref().and_then(|said| {
-            let words = said.split_ascii_whitespace().map(str::as_bytes);
-            operation_name(words).map(Arc::from)
-        });
+        let op = event.who.op.as_deref().and_then(name_of_told).map(Arc::from);
         Some(Self {
             at,
             kind,

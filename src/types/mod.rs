@@ -19,7 +19,7 @@ pub use mode::{Mode, Range};
 pub use name::{LockName, NameError, Pattern, SessionName, TicketName};
 pub use need::{Need, NeedError, Preset, What};
 pub use on_unavailable::OnUnavailable;
-pub use operation::operation_name;
+pub use operation::{name_of_told, operation_name};
 pub use priority::Priority;
 pub use refusal::Refusal;
 pub use settings::{KEYS, Key, SettingError, Settings, WaitLimit, is_unread_variable};

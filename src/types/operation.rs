@@ -38,6 +38,11 @@ pub fn operation_name<'a>(mut words: impl Iterator<Item = &'a [u8]>) -> Option<S
     Some(with_verb("git", verb))
 }
 
+/// The same for an operation that a request has told in words of its own.
+pub fn name_of_told(said: &str) -> Option<String> {
+    operation_name(said.split_ascii_whitespace().map(str::as_bytes))
+}
+
 /// The first word that is no option; `None` when it does not look like a verb.
 fn verb<'a>(words: &mut impl Iterator<Item = &'a [u8]>, with_value: &[&[u8]]) -> Option<&'a [u8]> {
     while let Some(word) = words.next() {
@@ -114,5 +119,10 @@ mod tests {
         assert_eq!(told(&["x".repeat(99).as_str()]).map(|s| s.len()), Some(64));
         assert_eq!(told(&[""]), None);
         assert_eq!(told(&[]), None);
+        assert_eq!(
+            name_of_told("git  push https://user:token@host"),
+            Some("git push".to_owned())
+        );
+        assert_eq!(name_of_told(" "), None);
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Now, lock_text};
 use crate::engine::{Blocker, Engine, Holder, TicketState, Waiter};
 use crate::predict::HoldTimes;
-use crate::types::{LockName, TicketName, Unique};
+use crate::types::{LockName, TicketName, Unique, name_of_told};
 
 /// The version of the schema.
 const VERSION: u32 = 1;
@@ -188,7 +188,7 @@ fn holder_view(holder: &Holder<'_>, now: Now) -> HolderView {
         token: grant.token.0,
         since: now.stamp_at(grant.since),
         held_ms: millis(now.moment.mono.since(grant.since)),
-        op: grant.party.op.as_deref().map(str::to_owned),
+        op: grant.party.op.as_deref().and_then(name_of_told),
         range: (!holder.range.is_whole()).then(|| [holder.range.start(), holder.range.end()]),
     }
 }
@@ -205,7 +205,7 @@ fn waiter_view(waiter: &Waiter<'_>, position: usize, estimated_wait_ms: Option<u
         waited_ms: millis(now.moment.mono.since(waiter.since())),
         limit_ms: waiter.limit().map(|limit| millis(limit.since(waiter.since()))),
         ticket: waiter.ticket().map(ToString::to_string),
-        op: party.op.as_deref().map(str::to_owned),
+        op: party.op.as_deref().and_then(name_of_told),
         estimated_wait_ms,
     }
 }

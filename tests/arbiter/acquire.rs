@@ -50,7 +50,7 @@ fn the_shell_takes_several_locks_in_one_line() {
 fn json_is_taken_too() {
     let mount = Mount::new();
     let mut client = mount.client();
-    let request = r#"{"locks":["a.lock","b.lock"],"mode":"shared","wait":"5s","priority":8,"session":"agent-7","op":"git merge"}"#;
+    let request = r#"{"locks":["a.lock","b.lock"],"mode":"shared","wait":"5s","priority":8,"session":"agent-7","op":"git merge secret"}"#;
     let fd = acquire(&mut client, &mount, &format!("{request}\n")).unwrap();
     token_of(&mut client, fd);
     for name in ["a.lock", "b.lock"] {
@@ -58,7 +58,8 @@ fn json_is_taken_too() {
         assert_eq!(holder["pid"], client.pid());
         assert_eq!(holder["mode"], "shared");
         assert_eq!(holder["session"], "agent-7");
-        assert_eq!(holder["op"], "git merge");
+        assert_eq!(holder["op"], "git merge", "arguments may carry secrets");
+        assert_eq!(mount.field_of(name, "op").as_deref(), Some("git merge secret"));
     }
 }
 
