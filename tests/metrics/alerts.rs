@@ -1,6 +1,7 @@
 //! Alerts fire, end, and tell whom the user has asked to be told.
 
 use std::fs;
+use std::path::PathBuf;
 
 use crate::support::{Mount, Repository, wait_until};
 
@@ -10,22 +11,22 @@ fn alert(mount: &Mount, name: &str) -> String {
     line.unwrap_or_else(|| panic!("no {name} in {text}")).to_owned()
 }
 
-/// Makes a command that writes what it is told, configured in the user's or in the repository's configuration.
-fn configured(scope: &str) -> (Repository, std::path::PathBuf) {
-    let repository = Repository::new();
-    let told = repository.dir().join("told");
+/// A command that writes what it is told to a file, configured in the user's or in the repository's configuration.
+fn configure(repository: &Repository, scope: &str, before: &str) -> PathBuf {
+    let told = repository.dir().join(format!("told{scope}"));
     let command = format!(
-        "echo $LOCKFS_ALERT $LOCKFS_ALERT_STATE $LOCKFS_ALERT_SENTENCE >> {}",
+        "{before} echo $LOCKFS_ALERT $LOCKFS_ALERT_STATE $LOCKFS_ALERT_SENTENCE >> {}",
         told.display()
     );
     let done = repository.git(&["config", scope, "lockfs.alertCommand", &command]);
     assert!(done.status.success(), "{done:?}");
-    (repository, told)
+    told
 }
 
 #[test]
 fn a_long_hold_with_a_waiter_is_told_when_it_begins_and_when_it_ends() {
-    let (repository, told) = configured("--global");
+    let repository = Repository::new();
+    let told = configure(&repository, "--global", "");
     let mount = Mount::start(repository, &[("alertHold", "1s")], &[]);
     let holder = mount.spawn_sh("exec 9> $L/x.lock && echo taken && exec sleep 60");
     holder.wait_for_line("taken");
@@ -47,13 +48,49 @@ fn a_long_hold_with_a_waiter_is_told_when_it_begins_and_when_it_ends() {
 }
 
 #[test]
+fn nobody_hears_of_the_end_before_the_beginning() {
+    let repository = Repository::new();
+    let gate = repository.dir().join("gate");
+    let before = format!("echo begins $LOCKFS_ALERT_STATE >> {0}.log; cat {0};", gate.display());
+    let told = configure(&repository, "--global", &before);
+    assert!(repository.sh("mkfifo $T/gate").status.success());
+    let mount = Mount::start(repository, &[("alertHold", "1s")], &[]);
+    let holder = mount.spawn_sh("exec 9> $L/x.lock && echo taken && exec sleep 60");
+    holder.wait_for_line("taken");
+    let waiter = mount.spawn_sh("exec 9> $L/x.lock && echo got && exec sleep 60");
+    let log = || fs::read_to_string(gate.with_extension("log")).unwrap_or_default();
+    wait_until("it is told", || log() == "begins firing\n");
+    drop(holder);
+    waiter.wait_for_line("got");
+    wait_until("the end", || alert(&mount, "long-hold").contains(" ok "));
+    assert!(!told.exists());
+    fs::write(&gate, "").expect("a reader");
+    wait_until("the next is told", || log() == "begins firing\nbegins ok\n");
+    let said = fs::read_to_string(&told).expect("the first is done");
+    assert!(
+        said.starts_with("long-hold firing") && said.lines().count() == 1,
+        "{said}"
+    );
+    fs::write(&gate, "").expect("a reader");
+    wait_until("the end is told", || {
+        fs::read_to_string(&told).is_ok_and(|told| told.contains("long-hold ok"))
+    });
+}
+
+#[test]
 fn a_stale_release_is_an_alert_and_a_repository_starts_no_program() {
-    let (repository, told) = configured("--local");
+    let repository = Repository::new();
+    // git itself would take the repository's word over the user's.
+    let by_repository = configure(&repository, "--local", "");
+    let by_user = configure(&repository, "--global", "");
     let mount = Mount::start(repository, &[], &[]);
     assert!(alert(&mount, "stale-releases").contains(" ok "));
     assert!(mount.sh("sh -c 'echo $$ > $L/gone.lock'").status.success());
     mount.wait_until_free("gone.lock");
     wait_until("the alert", || alert(&mount, "stale-releases").contains(" firing "));
-    assert!(mount.sh("echo flush-metrics > $M/control").status.success());
-    assert!(!told.exists(), "what a repository says of itself is no command");
+    wait_until("it is told", || by_user.exists());
+    assert!(
+        !by_repository.exists(),
+        "what a repository says of itself is no command"
+    );
 }
