@@ -15,5 +15,7 @@ mod lives;
 mod parked;
 #[path = "service/phantoms.rs"]
 mod phantoms;
+#[path = "service/recording.rs"]
+mod recording;
 #[path = "service/world.rs"]
 mod world;

@@ -121,6 +121,12 @@ impl PackedCell {
         }
     }
 
+    /// How much memory it takes.
+    pub fn bytes(&self) -> usize {
+        let all = self.locks.iter().chain(&self.ops);
+        size_of::<Self>() + all.map(PackedSeries::bytes).sum::<usize>()
+    }
+
     /// All together.
     pub fn sum(&self) -> Series {
         let mut sum = Series::default();
@@ -130,6 +136,10 @@ impl PackedCell {
 }
 
 impl PackedSeries {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.name.len() + self.wait.len() + self.hold.len()
+    }
+
     /// Adds it to a series. What was packed by another version and cannot be read is left out, the counts never.
     pub fn add_to(&self, series: &mut Series) {
         series.counts.add(&self.counts);

@@ -57,8 +57,34 @@ impl Window {
     }
 }
 
-/// The cells of one size: their length in seconds, and how many that are over are kept.
-const SIZES: [(i64, usize); 3] = [(5, 12), (60, 60), (3600, 168)];
+/// The cells of one size.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    /// Their length in seconds.
+    span: i64,
+    /// How many that are over are kept.
+    keep: usize,
+    /// In how many bytes at most: the oldest go when there is no room.
+    bytes_max: usize,
+}
+
+const SIZES: [Size; 3] = [
+    Size {
+        span: 5,
+        keep: 12,
+        bytes_max: 16 << 20,
+    },
+    Size {
+        span: 60,
+        keep: 60,
+        bytes_max: 16 << 20,
+    },
+    Size {
+        span: 3600,
+        keep: 168,
+        bytes_max: 64 << 20,
+    },
+];
 /// The index of the minutes in [`SIZES`].
 pub const MINUTES: usize = 1;
 /// The index of the hours in [`SIZES`].
@@ -85,8 +111,7 @@ pub struct OpenCells {
 /// The cells of one size.
 #[derive(Debug)]
 struct Level {
-    span: i64,
-    keep: usize,
+    size: Size,
     start: i64,
     open: Cell,
     /// What is over, oldest first, by its start; stretches without events are left out.
@@ -95,8 +120,13 @@ struct Level {
 
 impl Level {
     fn prune(&mut self) {
-        let oldest = self.start - self.span * i64::try_from(self.keep).unwrap_or(i64::MAX);
-        while self.closed.front().is_some_and(|(start, _)| *start < oldest) {
+        let Size { span, keep, bytes_max } = self.size;
+        let oldest = self.start - span * i64::try_from(keep).unwrap_or(i64::MAX);
+        let mut bytes: usize = self.closed.iter().map(|(_, cell)| cell.bytes()).sum();
+        while let Some((start, cell)) = self.closed.front()
+            && (*start < oldest || bytes > bytes_max)
+        {
+            bytes -= cell.bytes();
             self.closed.pop_front();
         }
     }
@@ -111,10 +141,9 @@ pub struct Windows {
 impl Windows {
     /// Nothing has happened yet; `now` in seconds since 1970, as everywhere here.
     pub fn new(now: i64) -> Self {
-        let level = |(span, keep): (i64, usize)| Level {
-            span,
-            keep,
-            start: now.div_euclid(span) * span,
+        let level = |size: Size| Level {
+            size,
+            start: now.div_euclid(size.span) * size.span,
             open: Cell::default(),
             closed: VecDeque::new(),
         };
@@ -138,7 +167,7 @@ impl Windows {
 
     fn advance_size(&mut self, size: usize, now: i64) {
         let level = &mut self.levels[size];
-        let start = now.div_euclid(level.span) * level.span;
+        let start = now.div_euclid(level.size.span) * level.size.span;
         if start <= level.start {
             return;
         }
@@ -197,7 +226,7 @@ impl Windows {
         let last_hour = hours.closed.back().map_or(i64::MIN, |(start, _)| *start);
         let mut unfinished: BTreeMap<i64, Cell> = BTreeMap::new();
         for (start, cell) in stored.minutes {
-            let hour = start.div_euclid(hours.span) * hours.span;
+            let hour = start.div_euclid(hours.size.span) * hours.size.span;
             if start >= minutes.start {
                 cell.add_to(&mut minutes.open);
             } else if hour >= hours.start {
@@ -205,9 +234,9 @@ impl Windows {
             } else if hour > last_hour {
                 cell.add_to(unfinished.entry(hour).or_default());
             }
-            if start + minutes.span > now - Window::Minute.seconds() {
+            if start + minutes.size.span > now - Window::Minute.seconds() {
                 // As if all of it had happened at its end.
-                let last = (start + minutes.span).min(small.start) - small.span;
+                let last = (start + minutes.size.span).min(small.start) - small.size.span;
                 small.closed.push_back((last, cell.clone()));
             }
             if start < minutes.start {
@@ -235,7 +264,7 @@ impl Windows {
         }
         let level = &self.levels[size];
         // A cell counts when its end lies in the window, so that none is counted short.
-        for (_, cell) in level.closed.iter().filter(|(start, _)| *start + level.span > from) {
+        for (_, cell) in level.closed.iter().filter(|(start, _)| *start + level.size.span > from) {
             cell.add_to(&mut sum);
         }
         sum
@@ -315,7 +344,7 @@ mod tests {
         windows.advance(end);
         for window in Window::ALL {
             // A window begins where a cell begins: it may hold up to one cell more than its length.
-            let (found, cell) = (acquires(&windows, window, end), SIZES[window.size()].0);
+            let (found, cell) = (acquires(&windows, window, end), SIZES[window.size()].span);
             let since = |from: i64| times.iter().filter(|at| **at >= from).count() as u64;
             let (least, most) = (since(end - window.seconds()), since(end - window.seconds() - cell));
             assert!(
@@ -409,6 +438,27 @@ mod tests {
                 acquires(&windows, Window::Hour, later)
             );
         }
+    }
+
+    #[test]
+    fn the_oldest_hours_go_when_there_is_no_room_for_all() {
+        let mut windows = Windows::new(START);
+        windows.levels[HOURS].size.bytes_max = 20_000;
+        let begin = START.div_euclid(3600) * 3600 + 3600;
+        let end = begin + 100 * 3600;
+        for at in (begin..end).step_by(360) {
+            windows.count(&acquire(&format!("{}.lock", "x".repeat(100)), at, 1));
+        }
+        windows.advance(end);
+        let level = &windows.levels[HOURS];
+        let bytes: usize = level.closed.iter().map(|(_, cell)| cell.bytes()).sum();
+        assert!((15_000..=20_000).contains(&bytes), "{bytes}");
+        assert_eq!(
+            level.closed.back().map(|(start, _)| *start),
+            Some(end - 3600),
+            "the newest stay"
+        );
+        assert_eq!(acquires(&windows, Window::Hour, end), 10, "and so does everything else");
     }
 
     #[test]
