@@ -2,7 +2,8 @@
 //!
 //! Each line has an offset that stays its own. Who opens the file sees it from the oldest line that is kept then (its
 //! base), below the header; what is forgotten later does not move what that reader sees. One that falls so far behind
-//! that its next line is gone is told so.
+//! that its next line is gone is told so. A reader from the life of an earlier daemon goes on where it is: what comes
+//! next for it is the first line of this life.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -29,17 +30,31 @@ pub struct EventLog {
     lines: VecDeque<u8>,
     /// The offset of the first byte that is kept.
     base: u64,
+    /// The offset of the first byte of this life.
+    beginning: u64,
 }
 
 impl EventLog {
     /// An empty log of a daemon that began then, in milliseconds since 1970. Its offsets lie above those of earlier
-    /// daemons, so that their readers are told to open the file again.
+    /// daemons, so that their readers are known.
     pub fn beginning(now: i64) -> Self {
+        // Nobody logs a megabyte a second for as long as a daemon lives.
+        let beginning = u64::try_from(now).unwrap_or_default() << 10;
         Self {
             lines: VecDeque::new(),
-            // Nobody logs a megabyte a second for as long as a daemon lives.
-            base: u64::try_from(now).unwrap_or_default() << 10,
+            base: beginning,
+            beginning,
         }
+    }
+
+    /// Whether a reader who began at that base opened the file in the life of an earlier daemon.
+    pub fn is_of_earlier_life(&self, base: u64) -> bool {
+        base < self.beginning
+    }
+
+    /// The base that lets such a reader go on with the oldest line that is kept, at the offset where it reads next.
+    pub fn base_from(&self, offset: u64) -> u64 {
+        self.base - offset.saturating_sub(HEADER.len() as u64).min(self.base)
     }
 
     /// Adds the line of a record.
@@ -161,6 +176,29 @@ mod tests {
         assert_eq!(log.size(log.base()), expected.len() as u64);
         assert_eq!(text(&log, 0, 4), expected[4..]);
         assert_eq!(text(&log, 0, 60), expected[60..]);
+    }
+
+    #[test]
+    fn a_reader_of_an_earlier_life_goes_on_with_the_first_line_of_this_one() {
+        let mut former = EventLog::beginning(1_000_000);
+        former.append(&record("former"));
+        let (base, seen) = (former.base(), former.size(former.base()));
+        let mut log = EventLog::beginning(2_000_000);
+        log.append(&record("first"));
+        assert!(log.is_of_earlier_life(base) && !log.is_of_earlier_life(log.base()));
+        let moved = log.base_from(seen);
+        assert_eq!(log.size(moved), seen + text(&log, moved, seen).len() as u64);
+        assert!(text(&log, moved, seen).ends_with(",first\n"));
+        assert_eq!(
+            log.read(moved, seen - 1, 9),
+            Piece::Gone,
+            "what was before is another's"
+        );
+        assert_eq!(
+            text(&log, log.base_from(0), 0),
+            text(&log, log.base(), 0),
+            "nothing was read yet"
+        );
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl Service {
         let node = self.state().nodes.get(id).ok_or_else(stale)?;
         // Outside the mutex, as computing them takes a while.
         let opened = self.gallery.opened_size(id);
-        let figures = opened.or_else(|| self.figures_size(context, &node));
+        let figures = opened.or_else(|| self.figures_size(context, id, &node));
         let mut state = self.state();
         let mut attr = self.attr(&mut state, context, &node);
         attr.size = figures.unwrap_or(attr.size);

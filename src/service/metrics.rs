@@ -9,10 +9,12 @@
 //! these two for a moment. The thread that answers the kernel takes the last two only. The history is written in batches
 //! while nobody waits for it; when that fails, figures go on in memory, every file says so, and it is tried again.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use lru::LruCache;
 use parking_lot::Mutex;
 
 use super::api::{Access, OpenMode};
@@ -45,12 +47,17 @@ const REST: u32 = 20;
 /// What computing may take without a rest: the common case, where each reader gets what is true now.
 const QUICK: Duration = Duration::from_millis(5);
 
+/// How many that opened `events.csv` in an earlier life may read on at once; more are told lines twice.
+const MOVED_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not 0");
+
 /// What the recorder has.
 pub(super) struct Recorder {
     history: Mutex<Kept>,
     figures: Mutex<Recorded>,
     newest: Mutex<Option<Arc<Figures>>>,
     log: Mutex<EventLog>,
+    /// Where `events.csv` begins for those who opened it in an earlier life, by their node, once they have read on.
+    moved: Mutex<LruCache<NodeId, u64>>,
     wake: (Sender<()>, Receiver<()>),
     stop: (Sender<()>, Receiver<()>),
 }
@@ -99,6 +106,7 @@ impl Recorder {
             }),
             newest: Mutex::new(None),
             log: Mutex::new(EventLog::beginning(Clock::wall().as_millisecond())),
+            moved: Mutex::new(LruCache::new(MOVED_MAX)),
             wake: bounded(1),
             stop: bounded(1),
         }
@@ -115,9 +123,15 @@ impl Recorder {
         self.log.lock().base()
     }
 
-    /// What a read of `events.csv` gets.
-    pub(super) fn read_events(&self, base: u64, offset: u64, size: u32) -> Result<Vec<u8>, Refused> {
-        match self.log.lock().read(base, offset, size) {
+    /// What a read of `events.csv` gets; `base` is what was kept with the open file, `node` what it was opened as.
+    pub(super) fn read_events(&self, node: NodeId, base: u64, offset: u64, size: u32) -> Result<Vec<u8>, Refused> {
+        let log = self.log.lock();
+        let base = if log.is_of_earlier_life(base) {
+            *self.moved.lock().get_or_insert(node, || log.base_from(offset))
+        } else {
+            base
+        };
+        match log.read(base, offset, size) {
             Piece::Bytes(bytes) => Ok(bytes),
             Piece::Gone => Err(Refused::new(
                 Refusal::Stale,
@@ -415,9 +429,12 @@ impl Service {
     }
 
     /// The size of a figures file; `None` for other nodes.
-    pub(super) fn figures_size(&self, context: &Context, node: &Node) -> Option<u64> {
+    pub(super) fn figures_size(&self, context: &Context, id: NodeId, node: &Node) -> Option<u64> {
         if let Node::Events(base) = node {
-            return Some(self.recorder.log.lock().size(*base));
+            let log = self.recorder.log.lock();
+            // One of an earlier life who has not read on yet sees a file that has grown.
+            let moved = self.recorder.moved.lock().peek(&id).copied();
+            return Some(log.size(moved.unwrap_or(*base)));
         }
         self.figures_text(context, node).map(|text| text.len() as u64)
     }

@@ -20,7 +20,7 @@ impl Service {
                 piece(&open.text, offset, size)
             }
             HandleKind::Text(_, text) | HandleKind::LockFigure(_, _, text) => piece(text, offset, size),
-            HandleKind::Events(base) => self.recorder.read_events(*base, offset, size)?,
+            HandleKind::Events(base) => self.recorder.read_events(open.node, *base, offset, size)?,
             HandleKind::Scratch { name, .. } => {
                 let file = state.scratch.get(context.now.mono, name.as_str()).ok_or_else(stale)?;
                 piece(&file.data, offset, size)

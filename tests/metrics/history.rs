@@ -80,6 +80,8 @@ fn the_next_worker_counts_its_replay_once_and_goes_on_with_figures_events_and_pa
     assert!(mount.sh("echo flush-metrics > $M/control").status.success());
     let before = known(&mount);
     assert_eq!(counter(&mount, "lockfs_replays_total"), 0);
+    let tail = mount.spawn_sh("exec tail -n 1 -f $M/metrics/events.csv");
+    wait_until("the last line", || tail.said().contains(",release,"));
     let killed = mount.worker_pid();
     sys::kill(killed, libc::SIGKILL).expect("ours to kill");
     wait_until("another worker serves", || {
@@ -98,6 +100,14 @@ fn the_next_worker_counts_its_replay_once_and_goes_on_with_figures_events_and_pa
             .count()
     };
     assert_eq!((kinds("replay"), kinds("release")), (1, 3), "{events}");
+    wait_until("tail goes on", || tail.said().lines().count() == 1 + 7);
+    let told = tail.said();
+    let since: Vec<&str> = told.lines().skip(1).collect();
+    assert_eq!(
+        since,
+        events.lines().skip(1).collect::<Vec<_>>(),
+        "each line whole, and once"
+    );
     let live = fs::read_to_string(mount.path("metrics/live.js")).expect("live.js reads");
     assert!(live.contains("x.lock"), "{live}");
     assert!(mount.lockfs(&["umount"]).status.success());
