@@ -1,5 +1,8 @@
 //! `metrics/dashboard.html`, opened as a file of a live mount.
 
+use std::io::ErrorKind;
+use std::net::TcpListener;
+
 use crate::browser::Browser;
 use crate::support::{Mount, Said};
 use crate::{TAKE, holder, pictures};
@@ -101,6 +104,53 @@ fn hostile_names_are_text() {
         browser.picture(&pictures().join(format!("{scheme}.png")));
     }
     all_quiet(&browser);
+}
+
+/// Whatever got into the page, the browser would refuse it: markup, scripts, styles, and all that is elsewhere.
+#[test]
+fn the_policy_refuses_what_is_not_the_pages_own() {
+    let mount = Mount::new();
+    let browser = opened(&mount);
+    let elsewhere = TcpListener::bind("127.0.0.1:0").expect("a port");
+    elsewhere.set_nonblocking(true).expect("it is a socket");
+    let address = elsewhere.local_addr().expect("it is bound");
+    let attempts = format!(
+        "window.refused = new Set();
+         document.addEventListener('securitypolicyviolation', (event) => refused.add(event.effectiveDirective));
+         const url = 'http://{address}/', add = (name, change) => {{
+           const node = document.createElement(name);
+           change(node);
+           document.body.append(node);
+         }};
+         for (const attempt of [
+           () => {{ document.querySelector('main').innerHTML = '<b>markup</b>'; }},
+           () => trustedTypes.createPolicy('another', {{ createHTML: (text) => text }}),
+           () => add('script', (script) => script.append('window.injected = 1')),
+           () => add('style', (style) => style.append('body {{ display: none }}')),
+           () => add('img', (image) => {{ image.src = url; }}),
+           () => add('iframe', (frame) => {{ frame.src = 'data:text/html,frame'; }}),
+           () => fetch(url).catch(() => {{}}),
+           () => add('base', (base) => {{ base.href = url; }}),
+         ]) try {{ attempt(); }} catch {{ /* The refusal is counted. */ }}"
+    );
+    browser.run(&attempts);
+    for directive in [
+        "require-trusted-types-for",
+        "trusted-types",
+        "style-src-elem",
+        "img-src",
+        "frame-src",
+        "connect-src",
+        "base-uri",
+    ] {
+        browser.wait_for(directive, &format!("window.refused.has({directive:?})"));
+    }
+    assert_eq!(browser.run("return window.injected"), serde_json::Value::Null);
+    let asked = elsewhere.accept().map(|(_, from)| from);
+    assert!(
+        asked.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock),
+        "{asked:?}"
+    );
 }
 
 /// A refresh takes away neither selection nor scroll nor focus nor what was opened.

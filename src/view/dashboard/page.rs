@@ -64,6 +64,15 @@ mod tests {
     }
 
     #[test]
+    fn the_policy_names_nothing_but_hashes_and_ourselves() {
+        for loose in ["unsafe", "*", "http", "file:", "blob:", "wasm"] {
+            assert!(!policy().contains(loose), "{loose}");
+        }
+        assert!(policy().starts_with("default-src 'none'; script-src 'sha256-"));
+        assert_eq!(policy().matches("data:").count(), 1, "for the icon that is none");
+    }
+
+    #[test]
     fn the_policy_names_the_hash_of_what_is_between_the_tags() {
         // echo -n 'body' | openssl dgst -sha256 -binary | base64
         assert_eq!(source("body"), "'sha256-Iw2DWNyOiJC0xY3utikS7i8gNXrpKlzIYbmOaP4xrLU='");
