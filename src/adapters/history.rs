@@ -387,6 +387,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_larger_than_all_the_room_is_refused_and_leaves_what_was_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut history = History::open_bounded(dir.path(), 1 << 20).expect("open");
+        let small = hours([NOW - 3600], &cell("x.lock", &[1]));
+        history.write(&small, NOW).expect("there is room");
+        let many: Vec<u64> = (0..3000).map(|at| at * at).collect();
+        let large = hours((1..500).map(|back| NOW - back * 60), &cell("y.lock", &many));
+        let refused = history.write(&large, NOW).expect_err("it does not fit");
+        assert!(refused.to_string().contains("full"), "{refused}");
+        assert_eq!(format!("{:?}", history.read(NOW).expect("read")), format!("{small:?}"));
+        history
+            .write(&hours([NOW], &cell("z.lock", &[1])), NOW)
+            .expect("there is room");
+        drop(history);
+        let bytes = fs::metadata(dir.path().join(DATABASE)).expect("stat").len();
+        assert!(bytes <= 1 << 20, "{bytes}");
+    }
+
+    #[test]
     fn a_damaged_history_is_set_aside_and_a_newer_one_left_alone() {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(

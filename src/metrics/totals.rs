@@ -111,3 +111,30 @@ impl Totals {
         self.dropped_at = Some(now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Kind;
+    use super::*;
+    use crate::types::{LockName, Mode};
+
+    #[test]
+    fn locks_beyond_the_bound_are_counted_together() {
+        let mut totals = Totals::default();
+        for number in 0..LOCKS_MAX + 50 {
+            totals.count(&Record {
+                at: 0,
+                kind: Kind::Acquire,
+                lock: LockName::parse(format!("{number}.lock").as_bytes()).ok(),
+                mode: Mode::Exclusive,
+                pid: 1,
+                session: None,
+                op: None,
+                span: Duration::from_micros(7),
+            });
+        }
+        assert_eq!(totals.locks.len(), LOCKS_MAX + 1);
+        assert_eq!(totals.locks[OTHERS].counts.acquires, 50);
+        assert_eq!(totals.counts.acquires, LOCKS_MAX as u64 + 50);
+    }
+}

@@ -352,6 +352,15 @@ mod tests {
                 "{window:?}: {found} not in {least}..={most}"
             );
         }
+        // What no window reaches is forgotten.
+        for (level, size) in windows.levels.iter().zip(SIZES) {
+            assert!(
+                level.closed.len() <= size.keep,
+                "{} of {} s",
+                level.closed.len(),
+                size.span
+            );
+        }
     }
 
     #[test]
