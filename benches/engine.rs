@@ -2,8 +2,9 @@
 //!
 //! Run with `cargo bench --bench engine`. Each figure is the median of several rounds in one run.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "counting.rs"]
+mod counting;
+
 use std::time::Instant;
 
 use git_lockfs::engine::{Acquire, Bounds, Claim, Command, Engine, Party, Reply, Taking, Wait};
@@ -12,29 +13,6 @@ use git_lockfs::types::{HandleId, LockName, Mode, Moment, Priority, ProcessId, S
 const OTHERS: u64 = 10_000;
 const ROUNDS: usize = 9;
 const PAIRS: u64 = 100_000;
-
-/// Counts what is allocated and not yet freed.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged; only a counter moves besides.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: handed on as it came.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: handed on as it came.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn name(text: &str) -> LockName {
     LockName::parse_lock(text.as_bytes()).expect("bench names are valid")
@@ -131,9 +109,9 @@ fn pairs(engine: &mut Engine, lock: &LockName) -> f64 {
 }
 
 fn bytes_each(make: impl FnOnce() -> Engine) -> usize {
-    let before = LIVE.load(Ordering::Relaxed);
+    let before = counting::live();
     let engine = make();
-    let bytes = LIVE.load(Ordering::Relaxed) - before;
+    let bytes = counting::live() - before;
     drop(engine);
     bytes / OTHERS as usize
 }
