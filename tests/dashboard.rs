@@ -13,6 +13,8 @@ mod serve;
 mod terminal;
 #[path = "dashboard/top.rs"]
 mod top;
+#[path = "dashboard/week.rs"]
+mod week;
 
 use std::path::PathBuf;
 

@@ -142,7 +142,7 @@ impl Alerts {
                         waiters,
                     } = longest;
                     format!(
-                        "{lock} has been held by PID {pid} for {} s, {waiters} wait for it",
+                        "the lock {lock} has been held by PID {pid} for {} s, {waiters} wait for it",
                         held.as_secs()
                     )
                 }),
@@ -228,7 +228,7 @@ mod tests {
         assert!(
             began[1]
                 .sentence
-                .starts_with("x.lock has been held by PID 7 for 61 s, 2 wait"),
+                .starts_with("the lock x.lock has been held by PID 7 for 61 s, 2 wait"),
             "{began:?}"
         );
         assert_eq!(

@@ -110,9 +110,15 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": [feature] }));
     }
 
+    /// As if the window were so large, in pixels.
+    pub fn resize(&self, width: u32, height: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.devtools("Emulation.setDeviceMetricsOverride", size);
+    }
+
     /// A picture of the whole page.
     pub fn picture(&self, file: &Path) {
-        let size = self.run("return [document.documentElement.scrollWidth, document.documentElement.scrollHeight]");
+        let size = self.run("return [innerWidth, document.documentElement.scrollHeight]");
         let clip = json!({ "x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1 });
         let shot = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
         let shot = self.devtools("Page.captureScreenshot", shot);

@@ -33,7 +33,7 @@ fn a_long_hold_with_a_waiter_is_told_when_it_begins_and_when_it_ends() {
     let waiter = mount.spawn_sh("exec 9> $L/x.lock && echo got && exec sleep 60");
     let told = || fs::read_to_string(&told).unwrap_or_default();
     wait_until("the beginning", || {
-        told().contains("long-hold firing x.lock has been held by PID")
+        told().contains("long-hold firing the lock x.lock has been held by PID")
     });
     assert!(alert(&mount, "long-hold").contains(" firing "));
     assert!(

@@ -29,15 +29,15 @@ fn every_colour_has_a_dark_counterpart() {
 fn a_name_cannot_leave_its_text() {
     let name = r#"<script>alert("1")</script>&x;'\u0007${y}"#;
     let mut figures = sample::week();
-    figures.slowest[0].name = name.to_owned() + "\u{7}\u{0}";
+    figures.slowest[0].name = format!("\u{7}\u{0}\u{202e}{name}");
     figures.windows[3].locks[0].name = name.to_owned();
     for chart in [Chart::Slowest, Chart::Holds] {
         let document = chart.draw(&figures);
         assert!(!document.contains("<script"), "{document}");
         assert!(document.contains("&lt;script&gt;"), "it is shown as it is");
         assert!(
-            !document.contains(['\u{7}', '\u{0}']),
-            "XML knows no control characters"
+            !document.contains(['\u{7}', '\u{0}', '\u{202e}']),
+            "XML knows no control characters, and none turns the text around"
         );
     }
 }
