@@ -58,7 +58,7 @@ impl Cell {
 }
 
 /// The series of a name; that of all others when there are too many.
-fn series<'a>(all: &'a mut ByName, name: &str, max: usize) -> &'a mut Series {
+pub fn series<'a>(all: &'a mut ByName, name: &str, max: usize) -> &'a mut Series {
     // Looked up first, as nearly every name is there and a new key would be allocated each time.
     let name = if all.contains_key(name) || all.len() < max {
         name
@@ -140,14 +140,17 @@ impl PackedSeries {
         size_of::<Self>() + self.name.len() + self.wait.len() + self.hold.len()
     }
 
-    /// Adds it to a series. What was packed by another version and cannot be read is left out, the counts never.
+    /// The series. What was packed by another version and cannot be read is left out, the counts never.
+    pub fn unpack(&self) -> Series {
+        Series {
+            counts: self.counts,
+            wait: Spread::unpack(&self.wait).unwrap_or_default(),
+            hold: Spread::unpack(&self.hold).unwrap_or_default(),
+        }
+    }
+
+    /// Adds it to a series.
     pub fn add_to(&self, series: &mut Series) {
-        series.counts.add(&self.counts);
-        if let Some(wait) = Spread::unpack(&self.wait) {
-            series.wait.add(&wait);
-        }
-        if let Some(hold) = Spread::unpack(&self.hold) {
-            series.hold.add(&hold);
-        }
+        series.add(&self.unpack());
     }
 }

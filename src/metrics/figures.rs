@@ -7,7 +7,7 @@ use super::alerts::Alert;
 use super::cell::{ByName, Cell};
 use super::series::{Counts, Quantiles, Series};
 use super::totals::Totals;
-use super::windows::{HOURS, MINUTES, Window};
+use super::windows::{HOURS, Window, Windows};
 
 /// How many operations the list of the slowest has.
 const SLOWEST_MAX: usize = 10;
@@ -103,7 +103,7 @@ pub struct SeriesFigures {
 }
 
 impl SeriesFigures {
-    fn of(series: &Series) -> Self {
+    pub(super) fn of(series: &Series) -> Self {
         Self {
             counts: series.counts,
             wait: series.wait.quantiles(),
@@ -141,10 +141,18 @@ pub struct HeatCell {
 
 impl Figures {
     /// Computes everything; `now` in seconds since 1970.
-    pub fn of(metrics: &Metrics, alerts: Vec<Alert>, store: StoreState, now: i64) -> Self {
-        let cells = Window::ALL.map(|window| metrics.windows.window(window, now));
+    pub fn of(metrics: &mut Metrics, alerts: Vec<Alert>, store: StoreState, now: i64) -> Self {
+        metrics.windows.advance(now);
+        metrics.sum_up();
+        let Metrics { windows, past, .. } = &*metrics;
+        let cells = Window::ALL.map(|window| match window {
+            Window::Minute | Window::Hour => windows.window(window, now),
+            Window::Day => with_open_hour(&past.day, windows),
+            Window::Week => with_open_hour(&past.week, windows),
+        });
         let week = &cells[Window::Week as usize];
-        let over_time = points(metrics.windows.over_time(HOURS));
+        let mut over_time = past.points.clone();
+        over_time.extend(windows.open_sum(HOURS).map(point));
         Self {
             time: now,
             totals: metrics.totals.clone(),
@@ -153,7 +161,7 @@ impl Figures {
             slowest: slowest(&week.ops),
             windows: Window::ALL.map(|window| WindowFigures::of(window, &cells[window as usize])),
             over_time,
-            last_hour: points(metrics.windows.over_time(MINUTES)),
+            last_hour: windows.by_minute().into_iter().map(point).collect(),
             alerts,
             store,
         }
@@ -165,12 +173,17 @@ impl Figures {
     }
 }
 
-fn points(series: Vec<(i64, Series)>) -> Vec<Point> {
-    let point = |(start, series): (i64, Series)| Point {
+fn with_open_hour(over: &Cell, windows: &Windows) -> Cell {
+    let mut sum = over.clone();
+    windows.add_open(HOURS, &mut sum);
+    sum
+}
+
+fn point((start, series): (i64, Series)) -> Point {
+    Point {
         start,
         figures: SeriesFigures::of(&series),
-    };
-    series.into_iter().map(point).collect()
+    }
 }
 
 fn named(all: &ByName) -> Vec<NamedFigures> {

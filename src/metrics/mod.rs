@@ -12,7 +12,9 @@ mod alerts;
 mod cell;
 mod figures;
 mod intake;
+mod level;
 mod log;
+mod past;
 mod record;
 mod series;
 mod totals;
@@ -28,6 +30,8 @@ pub use series::{Counts, Quantiles, Series, Spread};
 pub use totals::{BOUNDS_MICROS, LockTotals, Totals};
 pub use windows::{OpenCells, Stored, Window, Windows};
 
+use past::Past;
+
 /// The state of all figures.
 #[derive(Debug)]
 pub struct Metrics {
@@ -36,6 +40,7 @@ pub struct Metrics {
     pub totals: Totals,
     /// What the figures are computed from.
     pub windows: Windows,
+    past: Past,
     /// Grows with everything that changes a figure.
     pub generation: u64,
 }
@@ -47,6 +52,7 @@ impl Metrics {
             joined: Joined::default(),
             totals: Totals::default(),
             windows: Windows::new(now / 1000),
+            past: Past::default(),
             generation: 0,
         }
     }
@@ -69,7 +75,13 @@ impl Metrics {
     pub fn restore(&mut self, stored: Stored, now: i64) {
         let fresh = std::mem::replace(&mut self.windows, Windows::restored(stored, now));
         self.windows.absorb(&fresh, now);
+        self.past = Past::default();
         self.generation += 1;
+    }
+
+    /// Sums up the hours that are over, once an hour: beforehand, so that nobody who looks has to wait for it.
+    pub fn sum_up(&mut self) {
+        self.past.refresh(&self.windows);
     }
 
     /// Counts one record.

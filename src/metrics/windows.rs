@@ -4,9 +4,10 @@
 //! that is over to the open hour; the small cells are kept for the last minute, the minutes for the last hour, the hours
 //! for a week. So a window begins where a cell begins: the last hour is true to a minute, the last day to an hour.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use super::cell::{Cell, PackedCell};
+use super::level::{Level, Size};
 use super::record::Record;
 use super::series::{Counts, Series};
 
@@ -57,17 +58,6 @@ impl Window {
     }
 }
 
-/// The cells of one size.
-#[derive(Clone, Copy, Debug)]
-struct Size {
-    /// Their length in seconds.
-    span: i64,
-    /// How many that are over are kept.
-    keep: usize,
-    /// In how many bytes at most: the oldest go when there is no room.
-    bytes_max: usize,
-}
-
 const SIZES: [Size; 3] = [
     Size {
         span: 5,
@@ -108,30 +98,6 @@ pub struct OpenCells {
     pub hour: i64,
 }
 
-/// The cells of one size.
-#[derive(Debug)]
-struct Level {
-    size: Size,
-    start: i64,
-    open: Cell,
-    /// What is over, oldest first, by its start; stretches without events are left out.
-    closed: VecDeque<(i64, PackedCell)>,
-}
-
-impl Level {
-    fn prune(&mut self) {
-        let Size { span, keep, bytes_max } = self.size;
-        let oldest = self.start - span * i64::try_from(keep).unwrap_or(i64::MAX);
-        let mut bytes: usize = self.closed.iter().map(|(_, cell)| cell.bytes()).sum();
-        while let Some((start, cell)) = self.closed.front()
-            && (*start < oldest || bytes > bytes_max)
-        {
-            bytes -= cell.bytes();
-            self.closed.pop_front();
-        }
-    }
-}
-
 /// All cells.
 #[derive(Debug)]
 pub struct Windows {
@@ -141,14 +107,8 @@ pub struct Windows {
 impl Windows {
     /// Nothing has happened yet; `now` in seconds since 1970, as everywhere here.
     pub fn new(now: i64) -> Self {
-        let level = |size: Size| Level {
-            size,
-            start: now.div_euclid(size.span) * size.span,
-            open: Cell::default(),
-            closed: VecDeque::new(),
-        };
         Self {
-            levels: SIZES.map(level),
+            levels: SIZES.map(|size| Level::new(size, now)),
         }
     }
 
@@ -256,18 +216,31 @@ impl Windows {
 
     /// All that happened in a window.
     pub fn window(&self, window: Window, now: i64) -> Cell {
-        let from = now - window.seconds();
-        let size = window.size();
         let mut sum = Cell::default();
+        let size = window.size();
+        for (_, cell) in self.closed_within(size, window, now) {
+            cell.add_to(&mut sum);
+        }
+        self.add_open(size, &mut sum);
+        sum
+    }
+
+    /// Adds what is in the open cell of a size, and in those of the smaller ones, which it has not got yet.
+    pub fn add_open(&self, size: usize, sum: &mut Cell) {
         for level in &self.levels[..=size] {
             sum.add(&level.open);
         }
+    }
+
+    /// The hours that are over and lie in a window, oldest first.
+    pub fn hours_of(&self, window: Window, now: i64) -> impl Iterator<Item = &(i64, PackedCell)> {
+        self.closed_within(HOURS, window, now)
+    }
+
+    fn closed_within(&self, size: usize, window: Window, now: i64) -> impl Iterator<Item = &(i64, PackedCell)> {
         let level = &self.levels[size];
-        // A cell counts when its end lies in the window, so that none is counted short.
-        for (_, cell) in level.closed.iter().filter(|(start, _)| *start + level.size.span > from) {
-            cell.add_to(&mut sum);
-        }
-        sum
+        let closed = level.closed.iter();
+        closed.filter(move |(start, _)| is_within(window, *start, level.size.span, now))
     }
 
     /// All that happened in the last minutes, locks and operations together.
@@ -287,22 +260,27 @@ impl Windows {
         sum
     }
 
-    /// The stretches of one size, those that are over and the open one, oldest first, all locks together.
-    pub fn over_time(&self, size: usize) -> Vec<(i64, Series)> {
-        let mut points: Vec<_> = self.levels[size]
-            .closed
-            .iter()
-            .map(|(start, cell)| (*start, cell.sum()))
-            .collect();
+    /// The minutes, those that are over and the open one, oldest first, all locks together.
+    pub fn by_minute(&self) -> Vec<(i64, Series)> {
+        let closed = self.levels[MINUTES].closed.iter();
+        let mut points: Vec<_> = closed.map(|(start, cell)| (*start, cell.sum())).collect();
+        points.extend(self.open_sum(MINUTES));
+        points
+    }
+
+    /// What happened in the open cell of a size, all locks together; `None` when nothing did.
+    pub fn open_sum(&self, size: usize) -> Option<(i64, Series)> {
         let mut open = Series::default();
         for level in &self.levels[..=size] {
             open.add(&level.open.sum());
         }
-        if open.counts != Counts::default() {
-            points.push((self.levels[size].start, open));
-        }
-        points
+        (open.counts != Counts::default()).then(|| (self.levels[size].start, open))
     }
+}
+
+/// Whether a cell counts: when its end lies in the window, so that none is counted short.
+pub fn is_within(window: Window, start: i64, span: i64, now: i64) -> bool {
+    start + span > now - window.seconds()
 }
 
 #[cfg(test)]

@@ -177,6 +177,7 @@ impl Service {
     fn record_once(&self) -> bool {
         let mut recorded = self.recorder.figures.lock();
         self.fold(&mut recorded, false);
+        recorded.metrics.sum_up();
         let live = self.live();
         self.look_at_alerts(&mut recorded, &live);
         live.waiters > 0
@@ -197,6 +198,7 @@ impl Service {
                 // An hour that was over before it was stored as one is written later.
                 hour = stored.hours.last().map_or(hour, |(start, _)| start + 1);
                 recorded.metrics.restore(stored, now);
+                recorded.metrics.sum_up();
                 recorded.store = StoreState::Kept;
             }
             Err(sentence) => {
@@ -364,7 +366,12 @@ impl Service {
         }
         let alerts = recorded.alerts.all().to_vec();
         let store = recorded.store.clone();
-        let figures = Arc::new(Figures::of(&recorded.metrics, alerts, store, Clock::wall().as_second()));
+        let figures = Arc::new(Figures::of(
+            &mut recorded.metrics,
+            alerts,
+            store,
+            Clock::wall().as_second(),
+        ));
         *self.recorder.newest.lock() = Some(Arc::clone(&figures));
         recorded.computed = Some(Computed {
             generation: recorded.metrics.generation,

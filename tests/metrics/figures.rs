@@ -1,6 +1,7 @@
 //! The figures are those of what happened.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::Value;
@@ -110,7 +111,13 @@ fn promtool_accepts_the_page_of_prometheus() {
 fn the_files_are_read_only_and_their_sizes_true() {
     let mount = Mount::new();
     use_lock(&mount, "a.lock", "git merge", 3);
-    assert!(!mount.sh("echo x > $M/metrics/summary").status.success());
+    for file in ["summary", "events.csv", "by-lock/a.lock/acquires", "charts/heatmap.svg"] {
+        let opened = fs::OpenOptions::new()
+            .append(true)
+            .open(mount.path("metrics").join(file));
+        let refused = opened.map_err(|error| error.kind());
+        assert_eq!(refused.err(), Some(ErrorKind::PermissionDenied), "{file}");
+    }
     assert!(!mount.sh("rm $M/metrics/events.csv").status.success());
     wait_until("the last release", || summary(&mount)["windows"][0]["releases"] == 3);
     for file in [
