@@ -248,3 +248,72 @@ fn edges(engine: &Engine, waiting: &BTreeMap<Unique, (u32, LockName)>, now: Now)
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Acquire, Bounds, Claim, Command, Effect, Party, Taking, Wait};
+    use crate::types::{HandleId, Mode, Moment, Priority, Settings, Token};
+
+    /// An engine and what it has taught about holds.
+    struct World(Engine, HoldTimes);
+
+    impl World {
+        fn run(&mut self, millis: u64, command: Command) {
+            self.0.handle(Moment::at_millis(millis), command).expect("it is done");
+            while let Some(effect) = self.0.poll_effect() {
+                if let Effect::Event(event) = effect {
+                    self.1.observe(&event);
+                }
+            }
+        }
+
+        fn open(&mut self, millis: u64, handle: u64) {
+            let name = LockName::parse(b"x.lock").expect("a name");
+            let request = Acquire {
+                id: Unique(handle),
+                claims: vec![Claim::whole(name, Mode::Exclusive)],
+                taking: Taking::Open(HandleId(handle)),
+                party: Party::default(),
+                priority: Priority::new(5).expect("level"),
+                wait: Wait::Forever,
+                ticket: None,
+                lineage: Vec::new(),
+            };
+            self.run(millis, Command::Acquire(request));
+        }
+
+        fn close(&mut self, millis: u64, handle: u64) {
+            self.run(millis, Command::Close(HandleId(handle)));
+        }
+
+        fn estimates(&self, millis: u64) -> Vec<Option<u64>> {
+            let now = Now {
+                moment: Moment::at_millis(millis),
+                wall_ns: 0,
+            };
+            let all = locks(&self.0, &self.1, now);
+            let waiters = all.iter().flat_map(|lock| &lock.waiters);
+            waiters.map(|waiter| waiter.estimated_wait_ms).collect()
+        }
+    }
+
+    #[test]
+    fn a_wait_is_estimated_from_what_earlier_holds_took() {
+        let engine = Engine::new(Settings::default(), Bounds::default(), Token(1)..Token(99));
+        let mut world = World(engine, HoldTimes::default());
+        world.open(0, 1);
+        world.open(0, 2);
+        assert_eq!(world.estimates(0), [None], "nobody has let go of it yet");
+        world.close(1000, 1);
+        world.open(1000, 3);
+        world.open(1000, 4);
+        // What is left of the second's usual second, and a second for each that stands before.
+        assert_eq!(world.estimates(1400), [Some(600), Some(1600)]);
+        assert_eq!(
+            world.estimates(5000),
+            [Some(0), Some(1000)],
+            "it takes longer than usual"
+        );
+    }
+}

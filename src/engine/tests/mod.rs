@@ -2,6 +2,7 @@
 
 mod bounds;
 mod endings;
+mod events;
 mod leases;
 mod order;
 mod ownership;
