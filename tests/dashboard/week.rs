@@ -41,7 +41,11 @@ fn write_week(repository: &Repository) {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let pick = |shift: u32, of: usize| (random >> shift) as usize % of;
             let lock = pick(33, LOCKS.len()).min(pick(40, LOCKS.len()));
-            let waited = if random.is_multiple_of(3) { (random >> 45) % 4_000 } else { 0 };
+            let waited = if random.is_multiple_of(3) {
+                (random >> 45) % 4_000
+            } else {
+                0
+            };
             let kinds = match random % 100 {
                 0 => [Kind::Wait, Kind::Timeout],
                 1 => [Kind::Acquire, Kind::Stale],

@@ -65,6 +65,21 @@ fn a_killed_daemon_loses_nothing_that_was_flushed() {
     assert!(mount.lockfs(&["umount"]).status.success());
 }
 
+#[test]
+fn a_worker_that_hands_over_writes_its_figures_first() {
+    let mount = Mount::new();
+    wait_until("the history", || summary(&mount)["store"] == "kept");
+    use_lock(&mount, 2);
+    assert!(mount.sh("echo flush-metrics > $M/control").status.success());
+    // The next would be written 10 s after that.
+    use_lock(&mount, 5);
+    let before = known(&mount);
+    assert!(mount.lockfs(&["restart"]).status.success());
+    wait_until("the history", || summary(&mount)["store"] == "kept");
+    assert_eq!(known(&mount), before);
+    assert!(mount.lockfs(&["umount"]).status.success());
+}
+
 /// The value of a counter of the running worker.
 fn counter(repository: &Repository, name: &str) -> u64 {
     let page = fs::read_to_string(repository.path("metrics/metrics.prom")).expect("metrics.prom reads");

@@ -164,6 +164,7 @@ impl Attendant {
                     Event::Signal(PING) => self.heartbeat.answer(),
                     Event::Signal(libc::SIGHUP) => {}
                     Event::Signal(RETIRE) => {
+                        self.save_figures();
                         self.service.retire();
                         tracing::info!("retired");
                         std::process::exit(0);
@@ -187,9 +188,7 @@ impl Attendant {
         match self.service.close_if_idle() {
             Ok(()) => {
                 self.unmount();
-                if let Err(sentence) = self.service.save_figures() {
-                    tracing::warn!("the last figures are lost: {sentence}");
-                }
+                self.save_figures();
                 tracing::info!("unmounted on signal {signal}");
                 std::process::exit(0);
             }
@@ -197,6 +196,12 @@ impl Attendant {
                 "signal {signal} refused, locks are held: {}; to break them: git lockfs umount --force",
                 held.join(", ")
             ),
+        }
+    }
+
+    fn save_figures(&self) {
+        if let Err(sentence) = self.service.save_figures() {
+            tracing::warn!("the last figures are lost: {sentence}");
         }
     }
 
