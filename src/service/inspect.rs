@@ -13,7 +13,7 @@ use super::record::Role;
 use crate::adapters::Clock;
 use crate::adapters::processes::{self, OpenFile};
 use crate::engine::{Command, Engine, Grant, Hold, Party, Taker};
-use crate::types::{GrantId, HandleId, LockName, ProcessId, Refusal, SessionName, Unique};
+use crate::types::{GrantId, HandleId, LockName, ProcessId, Refusal, SessionName, Tick, Unique};
 use crate::view::nodes::Node;
 
 /// How far up descriptors may have been inherited from.
@@ -135,10 +135,18 @@ impl Service {
         Some(party)
     }
 
+    /// The same of a thread that was there when a lock was granted; `None` also when another one has its number by now,
+    /// as may be after a time in which nobody looked.
+    fn pin_holder(&self, party: Party, since: Tick) -> Option<Party> {
+        let tid = party.tid;
+        let pinned = self.pin_party(party)?;
+        self.processes.was_there(tid, since).then_some(pinned)
+    }
+
     /// Who has a lock: the keeper of a lease; of another one who took it, and when that one is gone, as flock(1) is in
     /// `exec 9<>x; flock 9`, who opened the descriptor.
     fn who_has(&self, id: GrantId, party: Party) -> Option<Found> {
-        let (keeper, taker, session, opener) = {
+        let (keeper, taker, session, opener, since) = {
             let state = self.state();
             let grant = state.engine.grant(id)?;
             let handle = grant.owner.handle().and_then(|handle| state.handles.get(handle));
@@ -148,7 +156,7 @@ impl Service {
             };
             let declared = grant.extra().and_then(|extra| extra.text.declared.as_ref());
             let session = declared.and_then(|declared| declared.session.clone());
-            (grant.keeper(), grant.taker, session, opener)
+            (grant.keeper(), grant.taker, session, opener, grant.since)
         };
         if let Some(keeper) = keeper {
             let pid = self.processes.pid_of(keeper)?;
@@ -168,18 +176,18 @@ impl Service {
         }
         let mut found = None;
         if taker == Taker::There {
-            found = self.pin_party(party.clone()).map(Found::Taker);
+            found = self.pin_holder(party.clone(), since).map(Found::Taker);
         }
         found.or_else(|| {
             let tid = opener?;
             let uid = party.uid;
-            let opener = self.pin_party(Party {
+            let opener = Party {
                 tid,
                 uid,
                 session,
                 ..Party::default()
-            });
-            opener.map(Found::Successor)
+            };
+            self.pin_holder(opener, since).map(Found::Successor)
         })
     }
 

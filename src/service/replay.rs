@@ -10,7 +10,7 @@ use super::unit::Writer;
 use crate::adapters::{Trail, faults};
 use crate::engine::{Engine, Grant, Hold, Party, Scratch, ScratchFile, Taker};
 use crate::ports::{Log, Replay};
-use crate::types::{GrantId, HandleId, LockName, ProcessId, Unique};
+use crate::types::{GrantId, HandleId, LockName, ProcessId, Tick, Unique};
 use crate::view::lock_text;
 use crate::view::nodes::{Fixed, Node, Nodes};
 
@@ -151,8 +151,9 @@ impl Past {
     }
 
     /// The locks that live by a descriptor and of whose holder the process is not known, or is gone: as it is with what
-    /// flock(1) took for a shell. With each the thread that opened the descriptor, or took the lock.
-    pub(super) fn unidentified(&self) -> Vec<(GrantId, Party)> {
+    /// flock(1) took for a shell. With each the thread that opened the descriptor, or took the lock, and when it was there
+    /// for sure.
+    pub(super) fn unidentified(&self) -> Vec<(GrantId, Party, Tick)> {
         let is_unknown = |grant: &&Grant| {
             grant.hold == Hold::Descriptor && (grant.party.process.is_none() || grant.taker != Taker::There)
         };
@@ -164,13 +165,11 @@ impl Past {
                 _ => None,
             };
             let tid = opener.unwrap_or(grant.party.tid);
-            (
-                grant.id(),
-                Party {
-                    tid,
-                    ..grant.party.clone()
-                },
-            )
+            let party = Party {
+                tid,
+                ..grant.party.clone()
+            };
+            (grant.id(), party, grant.since)
         };
         self.engine.grants().filter(is_unknown).map(party).collect()
     }

@@ -79,8 +79,8 @@ impl Service {
             past.engine.renew_tokens(outside.reserved.clone());
             outside.processes.restore(&past.processes_in_use(), past.next_process);
             let mut gone = BTreeSet::new();
-            for (id, party) in past.unidentified() {
-                if party.tid != 0 && !outside.processes.is_there(party.tid) {
+            for (id, party, since) in past.unidentified() {
+                if party.tid != 0 && !outside.processes.was_there(party.tid, since) {
                     gone.insert(id);
                 } else if let Some(pinned) = outside.processes.pin(party.tid) {
                     let (pid, process) = (pinned.pid, Some(pinned.id));
@@ -184,9 +184,9 @@ impl Service {
         let (mut orphans, mut settled, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for doubt in doubtful {
             match opener(doubt.handle) {
-                Some(tid) if tid != 0 && !self.processes.is_there(tid) => orphans.push(doubt.handle),
+                Some(tid) if tid != 0 && !self.processes.was_there(tid, doubt.since) => orphans.push(doubt.handle),
                 // It may be about to end, when it was killed a moment ago.
-                Some(tid) if tid != 0 && now.mono < doubt.until => {
+                Some(tid) if tid != 0 && now.mono < doubt.since.after(DOUBT) => {
                     others.push(doubt);
                     continue;
                 }
@@ -284,8 +284,8 @@ impl Service {
                 if let Answer::Opened(opened) | Answer::Created(_, opened) = due.answer
                     && !due.is_held
                 {
-                    let (handle, until) = (opened.handle, now.mono.after(DOUBT));
-                    state.doubtful.push(Doubt { unique, handle, until });
+                    let (handle, since) = (opened.handle, now.mono);
+                    state.doubtful.push(Doubt { unique, handle, since });
                     // It stays written down until this is settled, which another life may have to do.
                     state.returning.answers.insert(unique, due);
                     continue;

@@ -56,8 +56,8 @@ pub(super) struct Returning {
 pub(super) struct Doubt {
     pub(super) unique: Unique,
     pub(super) handle: HandleId,
-    /// So long its opener may take to end.
-    pub(super) until: Tick,
+    /// When it was clear that the call does not come again: its opener was there until a moment before.
+    pub(super) since: Tick,
 }
 
 /// An answer to a call of a former life.
@@ -88,7 +88,7 @@ pub(super) struct State {
     pub(super) has_news: bool,
     /// What was granted or passed to holders that are not identified yet.
     pub(super) unidentified: Vec<Fresh>,
-    /// Open files of which it is not known whether their openers were told, and until when that is looked at.
+    /// Open files of which it is not known whether their openers were told.
     pub(super) doubtful: Vec<Doubt>,
     /// How many waits have begun that the inspector has not looked at.
     pub(super) uninspected: usize,

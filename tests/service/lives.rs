@@ -1,10 +1,13 @@
 //! What a next life of the service makes of what it finds: processes that ended, a new mount, a power cut, a full disk.
 
+use std::time::Duration;
+
+use git_lockfs::adapters::Clock;
 use git_lockfs::adapters::memory::Crash;
 use git_lockfs::service::api::{Answer, Call, Files};
 use git_lockfs::types::{Mode, Refusal, Settings, Unique};
 
-use crate::world::{BOTH, LOCKS, Program, READ, WRITE, World, by, me, opened};
+use crate::world::{BOTH, LOCKS, Namesake, Program, READ, WRITE, World, by, me, opened};
 
 fn token_of(world: &World, name: &str) -> u64 {
     let text = world.text(name);
@@ -170,6 +173,33 @@ fn after_a_mount_that_ended_uncleanly_locks_last_as_long_as_their_owners() {
     // Nobody can say who has it: anybody who cannot be seen either may remove it.
     let (parent, name) = (LOCKS, &b"unseen.lock"[..]);
     assert_eq!(world.call(by(0), Call::Unlink { parent, name }), Answer::Done);
+}
+
+#[test]
+fn a_process_with_the_number_of_one_that_is_gone_keeps_nothing() {
+    // Somebody else may take the number first; then it is tried with another one.
+    for _ in 0..100 {
+        let world = World::bare(Settings::default(), true);
+        let mut gone = Program::sleeping();
+        world.take(by(gone.pid()), "x.lock");
+        let taken = Clock::now().mono;
+        // /proc counts in hundredths of a second.
+        world.until("a tick", || Clock::now().mono.since(taken) > Duration::from_millis(10));
+        gone.end();
+        let _namesake = match Namesake::of(gone.pid()) {
+            Ok(namesake) => namesake,
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => continue,
+            Err(error) => {
+                eprintln!("skipped: a PID cannot be chosen here ({error})");
+                return;
+            }
+        };
+        let (world, kept) = world.next_mount(Crash::Killed, Settings::default(), || {});
+        assert_eq!(kept, Vec::<String>::new());
+        assert!(world.is_free("x.lock"));
+        return;
+    }
+    panic!("100 PIDs in a row were taken by others");
 }
 
 #[test]

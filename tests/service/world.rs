@@ -1,5 +1,6 @@
 //! A service with recorded answers, and short names for its calls.
 
+use std::io;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,6 +85,38 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// A process with the PID of one that is gone.
+pub struct Namesake(libc::pid_t);
+
+impl Namesake {
+    /// Fails where a PID cannot be chosen, or this one is somebody's again.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let wanted = [libc::pid_t::try_from(pid).expect("a PID")];
+        // SAFETY: a struct of integers.
+        let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+        args.exit_signal = u64::try_from(libc::SIGCHLD).expect("positive");
+        args.set_tid = wanted.as_ptr() as u64;
+        args.set_tid_size = 1;
+        // SAFETY: a fork without shared memory; the child makes system calls only.
+        match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) } {
+            0 => loop {
+                // SAFETY: no arguments.
+                unsafe { libc::pause() };
+            },
+            child if child > 0 => Ok(Self(libc::pid_t::try_from(child).expect("a PID"))),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Drop for Namesake {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.0);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::wait::waitpid(pid, None);
     }
 }
 

@@ -4,9 +4,10 @@
 //! used again. So each step reads the parent's PID from a child that is held, opens it, and reads it once more: while
 //! the child still names it, it was that process all along.
 
-use super::procfs::{Status, has_thread};
+use super::procfs::{Stat, Status, has_thread};
 use super::registry::{Pinned, Processes, Resolved};
-use crate::types::ProcessId;
+use crate::adapters::Clock;
+use crate::types::{ProcessId, Tick};
 
 /// How far up a walk goes.
 const LINEAGE_MAX: usize = 64;
@@ -75,6 +76,12 @@ impl Processes {
             .map_or(0, |info| info.parent)
     }
 
+    /// Whether the thread that had that id at that time, on the monotonic clock, is there now: one that began later was
+    /// given the number of one that is gone. When that cannot be seen it is the same.
+    pub fn was_there(&self, tid: u32, seen: Tick) -> bool {
+        self.is_there(tid) && Stat::of(tid).is_none_or(|stat| !stat.began_after(seen, Clock::now()))
+    }
+
     /// Whether there is a thread of that id now.
     pub fn is_there(&self, tid: u32) -> bool {
         has_thread(tid, tid)
@@ -134,6 +141,19 @@ mod tests {
 
     fn pids(line: &[Pinned]) -> Vec<u32> {
         line.iter().map(|pinned| pinned.pid).collect()
+    }
+
+    #[test]
+    fn a_thread_that_began_later_was_not_there() {
+        let processes = processes();
+        let program = Program::sleeping();
+        assert!(processes.was_there(program.pid(), Clock::now().mono));
+        let first = Tick::default();
+        assert!(
+            !processes.was_there(program.pid(), first),
+            "it is younger than the machine"
+        );
+        assert!(!processes.was_there(0, Clock::now().mono), "nobody");
     }
 
     #[test]

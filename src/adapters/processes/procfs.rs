@@ -7,11 +7,17 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
+use nix::unistd::{SysconfVar, sysconf};
+
+use crate::types::{Moment, Tick};
+
 /// More than any of these files holds, `Groups:` of a user in thousands of groups included; in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The flag of a kernel thread in /proc/PID/stat (PF_KTHREAD of include/linux/sched.h).
 const PF_KTHREAD: u64 = 0x0020_0000;
+
+const NS_PER_SECOND: u128 = 1_000_000_000;
 
 /// Reads at most `max` bytes of a file.
 pub(super) fn read_bounded(path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
@@ -89,6 +95,17 @@ impl Stat {
     /// When it began, in clock ticks since the machine started: with the PID, what tells it from every other process.
     pub(super) fn began(&self) -> Option<u64> {
         self.field(22)
+    }
+
+    /// Whether it began after a time on the monotonic clock. /proc counts in ticks of some milliseconds: of what began in
+    /// the same one this is not said.
+    pub(super) fn began_after(&self, seen: Tick, now: Moment) -> bool {
+        // Of the time since then the machine may have been suspended for a part: then this is later than it was.
+        let seen = now.boot.0.saturating_sub(now.mono.0.saturating_sub(seen.0));
+        let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten();
+        let per_second = per_second.and_then(|ticks| u64::try_from(ticks).ok()).unwrap_or(100);
+        self.began()
+            .is_some_and(|ticks| u128::from(ticks) * NS_PER_SECOND > u128::from(seen) * u128::from(per_second))
     }
 
     /// The wait status of a zombie; 0 also when the kernel does not let us see it.
