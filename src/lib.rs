@@ -76,7 +76,8 @@
 //!   one that looks: a tenth of what taking and releasing a lock costs. Who is replaced on purpose leaves a snapshot
 //!   alone, for another program may do otherwise with the same commands.
 //! * **A worker that hangs is found by its heartbeat**, a page of memory in which its loop counts: one that stands still
-//!   while requests lie unread, or within one, or whose watcher answers no question, is ended and replaced.
+//!   while requests lie unread, or within one, or whose watcher answers no question, or whose inspector comes no further
+//!   with a piece of work, is ended and replaced.
 //! * **Processes are pinned by pidfd** while their request is still unanswered, so that a reused PID is never
 //!   mistaken for its former owner.
 

@@ -30,6 +30,8 @@ pub struct Beat {
     pub requests: u64,
     /// The number of the last question that was answered.
     pub answered: u64,
+    /// Counts up at the begin and at the end of each piece of the inspector's work, and by two within one: odd within.
+    pub pieces: u64,
 }
 
 /// The page.
@@ -44,6 +46,7 @@ struct Counters {
     asked: AtomicU64,
     answered: AtomicU64,
     phase: AtomicU32,
+    pieces: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Counters>() <= PAGE_BYTES);
@@ -96,6 +99,7 @@ impl Heartbeat {
     pub fn reset(&self) {
         let counters = self.counters();
         counters.requests.store(0, Ordering::Relaxed);
+        counters.pieces.store(0, Ordering::Relaxed);
         counters
             .answered
             .store(counters.asked.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -110,6 +114,21 @@ impl Heartbeat {
     /// It has been dealt with.
     pub fn end_request(&self) {
         self.counters().requests.fetch_add(1, Ordering::Release);
+    }
+
+    /// The inspector has something to do.
+    pub fn begin_piece(&self) {
+        self.counters().pieces.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has come further with it.
+    pub fn go_on_with_piece(&self) {
+        self.counters().pieces.fetch_add(2, Ordering::Relaxed);
+    }
+
+    /// It has done it.
+    pub fn end_piece(&self) {
+        self.counters().pieces.fetch_add(1, Ordering::Release);
     }
 
     /// Notes a question, which another thread of the server is to answer; returns its number.
@@ -131,6 +150,7 @@ impl Heartbeat {
         Beat {
             requests: counters.requests.load(Ordering::Acquire),
             answered: counters.answered.load(Ordering::Relaxed),
+            pieces: counters.pieces.load(Ordering::Acquire),
         }
     }
 
@@ -199,11 +219,18 @@ mod tests {
             theirs.beat(),
             Beat {
                 requests: 2,
-                answered: question
+                answered: question,
+                pieces: 0
             }
         );
+        ours.begin_piece();
+        ours.go_on_with_piece();
+        assert_eq!(theirs.beat().pieces, 3, "it is odd within one");
+        ours.end_piece();
+        assert_eq!(theirs.beat().pieces, 4);
         theirs.reset();
-        assert_eq!((ours.phase(), ours.beat().requests), (Phase::Starting, 0));
+        let (phase, beat) = (ours.phase(), ours.beat());
+        assert_eq!((phase, beat.requests, beat.pieces), (Phase::Starting, 0, 0));
         assert_eq!(ours.beat().answered, question, "nothing is asked of a new server");
     }
 

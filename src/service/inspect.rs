@@ -68,6 +68,7 @@ impl Service {
         // A process is asked once, and what it said is kept once, however many locks it has taken since.
         let mut known: BTreeMap<Option<ProcessId>, Said> = BTreeMap::new();
         for (id, party) in unknown {
+            self.heartbeat.go_on_with_piece();
             let found = self.who_has(id, party).map(|found| {
                 let said = known.entry(found.process()).or_insert_with(|| Said::by(found.pid()));
                 found.map(|party| said.told(party))

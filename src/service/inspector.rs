@@ -7,7 +7,7 @@
 //! and reserves tokens.
 //!
 //! *Invariant:* a call that was handed over is answered, and holders are looked at in time, however much there is to do
-//! and whatever goes wrong with one piece of it.
+//! and whatever goes wrong with one piece of it. That it comes further can be seen from outside, in the heartbeat.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -159,6 +159,7 @@ impl Service {
         let mut tokens_due = Tick::default();
         while !self.backlog.stopped.load(Ordering::Acquire) {
             let work = self.backlog.next(due.map(|due| due.since(Clock::now().mono)));
+            self.heartbeat.begin_piece();
             let now = Clock::now().mono;
             match work {
                 Some(work) => self.carry_out_work(work),
@@ -174,6 +175,7 @@ impl Service {
                 contained("a look at open files", || self.settle_doubts());
                 due = self.next_look();
             }
+            self.heartbeat.end_piece();
         }
     }
 

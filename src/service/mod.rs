@@ -53,7 +53,7 @@ use restore::Again;
 use state::State;
 use unit::Writer;
 
-use crate::adapters::{Alarm, Clock, Confinement, History, HistoryError, Processes, Tokens, WallTime};
+use crate::adapters::{Alarm, Clock, Confinement, Heartbeat, History, HistoryError, Processes, Tokens, WallTime};
 use crate::engine::{Actor, Bounds, Command, Engine, FileChange, Party};
 use crate::metrics::Alert;
 use crate::ports::Log;
@@ -89,6 +89,8 @@ pub struct Outside {
     pub others_allowed: bool,
     /// The processes that serve the mount, now.
     pub served_by: Box<dyn Fn() -> ServedBy + Send + Sync>,
+    /// Where the inspector shows that it comes further.
+    pub heartbeat: Arc<Heartbeat>,
 }
 
 /// The driver.
@@ -109,6 +111,7 @@ pub struct Service {
     owner: (u32, u32),
     others_allowed: bool,
     served_by: Box<dyn Fn() -> ServedBy + Send + Sync>,
+    heartbeat: Arc<Heartbeat>,
     wall: WallTime,
     backlog: Backlog,
     recorder: Recorder,
@@ -151,6 +154,7 @@ impl Service {
             owner: outside.owner,
             others_allowed: outside.others_allowed,
             served_by: outside.served_by,
+            heartbeat: outside.heartbeat,
             wall: WallTime::new(),
             backlog: Backlog::new(),
             recorder: Recorder::new(outside.history),

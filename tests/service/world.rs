@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use git_lockfs::adapters::memory::Crash;
-use git_lockfs::adapters::{Confinement, Event, HistoryError, MemoryDisk, Processes, Tokens, Watcher};
+use git_lockfs::adapters::{Confinement, Event, Heartbeat, HistoryError, MemoryDisk, Processes, Tokens, Watcher};
 use git_lockfs::ports::{Log, Replay};
 use git_lockfs::service::api::{Access, Answer, Call, Caller, Entry, Files, LockStyle, OpenMode, Replies};
 use git_lockfs::service::{Outside, Service};
@@ -162,6 +162,7 @@ impl World {
             tokens,
             reserved: first..end,
             history: Err(HistoryError::NotWanted),
+            heartbeat: Arc::new(Heartbeat::new().expect("a page")),
             replies: recorder.clone(),
             reload: Box::new(|| Ok(Settings::default())),
             tell_alerts: Box::new(drop),

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use git_lockfs::adapters::memory::MemoryLog;
-use git_lockfs::adapters::{Confinement, HistoryError, MemoryDisk, Processes, Tokens, Watcher};
+use git_lockfs::adapters::{Confinement, Heartbeat, HistoryError, MemoryDisk, Processes, Tokens, Watcher};
 use git_lockfs::ports::{Log, Replay};
 use git_lockfs::service::api::{Answer, Caller, Replies};
 use git_lockfs::service::{Outside, ReplayError, Service, check_replay};
@@ -135,6 +135,7 @@ impl Machine {
             tokens,
             reserved: first..end,
             history: Err(HistoryError::NotWanted),
+            heartbeat: Arc::new(Heartbeat::new().expect("a page")),
             replies: self.recorder.clone(),
             reload: Box::new(|| Ok(settings())),
             tell_alerts: Box::new(drop),

@@ -1,5 +1,6 @@
 //! A worker that dies or hangs is replaced, and nobody loses anything.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use crate::support::{Said, process_state, sys, wait_until};
@@ -44,6 +45,37 @@ fn a_stopped_worker_is_replaced() {
     assert!(matches!(process_state(worker), 'X' | 'Z'), "the old one is gone");
     let log = repository.daemon_log();
     assert!(log.contains("the worker is ended"), "{log}");
+}
+
+/// The thread that reads what is slow hangs, here in a configuration that never ends; the others work on.
+#[test]
+fn a_worker_whose_inspector_comes_no_further_is_replaced() {
+    let repository = daemonised();
+    let (_holding, _) = holder(&repository, "x.lock");
+    let (pipe, file) = (repository.dir().join("pipe"), repository.dir().join("file"));
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    std::fs::write(&file, "[lockfs]\n\twait = 7s\n").expect("a file");
+    repository
+        .git(&["config", "include.path", pipe.to_str().expect("text")])
+        .ok();
+    let worker = repository.worker_pid();
+    let reload = repository.spawn_sh("echo reload > .git/.git-locks/control");
+    // Once somebody reads it, it stays open and silent.
+    let mut silent = std::fs::OpenOptions::new();
+    silent.write(true).custom_flags(libc::O_NONBLOCK);
+    let mut silent_end = None;
+    wait_until("the configuration is read", || {
+        silent_end = silent.open(&pipe).ok();
+        silent_end.is_some()
+    });
+    std::fs::rename(&file, &pipe).expect("the next one reads a file");
+    assert!(repository.taken("x.lock"), "the loop answers");
+    another_worker(&repository, worker);
+    let log = repository.daemon_log();
+    assert!(log.contains("the worker is ended: its inspector"), "{log}");
+    reload.finish().ok();
+    drop(silent_end);
+    assert!(repository.taken("x.lock"));
 }
 
 /// The same when nobody calls: timers and the ends of processes are the watcher's.

@@ -15,6 +15,9 @@ const QUIET_LOOKS: u32 = 2;
 /// After so many looks in a row at which nothing moved though something should, the worker hangs: 2.5 s after it stopped
 /// at the latest. Looks are counted, not time: while this process itself is stopped, none is taken.
 const STILL_TICKS: u32 = 4;
+/// The same of the inspector, 5.5 s: what it reads of other processes and of git's files can be slow without anything
+/// being wrong, and meanwhile only who asks for that has to wait.
+const INSPECTOR_STILL_TICKS: u32 = 10;
 
 /// One look.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +36,8 @@ pub struct Pulse {
     requests: u64,
     loop_still: u32,
     watcher_still: u32,
+    pieces: u64,
+    inspector_still: u32,
     quiet_looks: u32,
 }
 
@@ -46,12 +51,23 @@ impl Pulse {
         self.loop_still = if still { self.loop_still + 1 } else { 0 };
         let unanswered = look.beat.answered < look.asked;
         self.watcher_still = if unanswered { self.watcher_still + 1 } else { 0 };
-        let quiet = same && !still && !unanswered;
+        let within_piece = look.beat.pieces % 2 == 1;
+        let same_piece = look.beat.pieces == self.pieces;
+        self.pieces = look.beat.pieces;
+        self.inspector_still = if within_piece && same_piece {
+            self.inspector_still + 1
+        } else {
+            0
+        };
+        let quiet = same && !still && !unanswered && !within_piece;
         self.quiet_looks = if quiet { self.quiet_looks.saturating_add(1) } else { 0 };
         if self.loop_still >= STILL_TICKS {
             return Some("it handles no requests any more");
         }
-        (self.watcher_still >= STILL_TICKS).then_some("its watcher does not answer any more")
+        if self.watcher_still >= STILL_TICKS {
+            return Some("its watcher does not answer any more");
+        }
+        (self.inspector_still >= INSPECTOR_STILL_TICKS).then_some("its inspector does not come further")
     }
 
     /// Whether at the last looks nothing had been done, nothing was to be done, and all threads answered.
@@ -71,7 +87,11 @@ mod tests {
 
     fn look(requests: u64, has_unread: bool, answered: u64, asked: u64) -> Look {
         Look {
-            beat: Beat { requests, answered },
+            beat: Beat {
+                requests,
+                answered,
+                pieces: 0,
+            },
             has_unread,
             asked,
         }
@@ -122,5 +142,24 @@ mod tests {
         let hangs = (1..=u64::from(STILL_TICKS)).filter(|&asked| mute.take(look(0, false, 0, asked)).is_some());
         assert_eq!(hangs.count(), 1);
         assert!(!mute.is_quiet());
+    }
+    #[test]
+    fn an_inspector_that_comes_no_further_hangs_and_a_slow_one_does_not() {
+        let at_piece = |pieces, asked| {
+            let mut look = look(2, false, asked, asked);
+            look.beat.pieces = pieces;
+            look
+        };
+        let (mut slow, mut resting, mut stuck) = (Pulse::default(), Pulse::default(), Pulse::default());
+        for tick in 1..100 {
+            assert_eq!(slow.take(at_piece(1 + tick / 4 * 2, tick)), None);
+            assert_eq!(resting.take(at_piece(2, tick)), None);
+        }
+        assert!(resting.is_quiet() && !slow.is_quiet());
+        let looks = 1 + u64::from(INSPECTOR_STILL_TICKS);
+        let hangs: Vec<u64> = (1..=looks)
+            .filter(|&tick| stuck.take(at_piece(1, tick)).is_some())
+            .collect();
+        assert_eq!(hangs, [looks], "not before the last look");
     }
 }

@@ -83,6 +83,7 @@ fn serve(estate: Arc<Estate>, settings: ReadSettings, notice: &mut Option<File>,
             supervisor_pid: succession.supervisor(),
             recovery: standing.recovery,
         }),
+        heartbeat: estate.heartbeat.clone(),
     };
     let service = Arc::new(past::begin(&place, standing.life, &settings, outside)?);
     let inspector = Arc::clone(&service);
