@@ -60,7 +60,7 @@ pub enum SettingError {
     },
 }
 
-/// All settings of a mount.
+/// All settings of a mount. The journal keeps them by their order: a new one is added last, with a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// The wait limit of names that no pattern fits.
@@ -79,8 +79,6 @@ pub struct Settings {
     pub scope: BTreeMap<String, Vec<Need>>,
     /// Whether git commands that need locks are refused without a daemon.
     pub require: bool,
-    /// Whether the transparent git compares each commit with what it was about to have.
-    pub validate: bool,
     /// Whether the hook refuses ref updates without a fitting lock.
     pub enforce: bool,
     /// What the hook does when no daemon answers.
@@ -92,6 +90,9 @@ pub struct Settings {
     /// So many stale releases make an alert.
     pub alert_stale: u64,
     parents: Vec<(Pattern, LockName)>,
+    /// Whether the transparent git compares each commit with what it was about to have.
+    #[serde(default)]
+    pub validate: bool,
 }
 
 impl Default for Settings {
