@@ -139,7 +139,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let outcome = supervise(command, taken.watch())?;
     let landed = land(&turn, index, is_plain, lock)?;
     if let Some((commit, changes)) = landed {
-        validate::warn(&commit, &turn.declared, &changes);
+        validate::warn(&mount, &commit, &turn.declared, &changes);
     }
     deferred.check()?;
     finish(outcome)

@@ -159,7 +159,7 @@ fn git(args: &[OsString], options: Options, named: bool) -> Result<ExitCode> {
         .flatten();
     let outcome = attempts::run(&program, args, &taken, repository, &prepared.plan)?;
     if let Some(declared) = declared {
-        declared.compare(&outcome);
+        declared.compare(&outcome, &mount);
     }
     finish(outcome)
 }

@@ -84,6 +84,12 @@ impl Metrics {
         self.past.refresh(&self.windows);
     }
 
+    /// Counts a commit with other files than it was about to have. It belongs to no lock and to no operation.
+    pub fn warned_of_commit(&mut self) {
+        self.totals.commit_warnings += 1;
+        self.generation += 1;
+    }
+
     /// Counts one record.
     pub fn count(&mut self, record: &Record) {
         self.totals.count(record);

@@ -28,6 +28,8 @@ pub enum Kind {
     StealAttempt,
     /// A worker went on from the journal of one before it; the duration is what reading that took.
     Replay,
+    /// A commit has other files than it was about to have; there is no lock and no duration.
+    CommitWarning,
 }
 
 impl Kind {
@@ -43,6 +45,7 @@ impl Kind {
             Self::Break => "break",
             Self::StealAttempt => "steal-attempt",
             Self::Replay => "replay",
+            Self::CommitWarning => "git_commit_validation_warning",
         }
     }
 

@@ -56,6 +56,8 @@ impl Counts {
             }
             Kind::StealAttempt => self.steal_attempts += 1,
             Kind::Replay => self.replays += 1,
+            // One counter for the daemon is all that there is of them.
+            Kind::CommitWarning => {}
         }
     }
 

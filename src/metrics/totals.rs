@@ -71,6 +71,8 @@ pub struct Totals {
     pub hold: Steps,
     /// By lock.
     pub locks: BTreeMap<Arc<str>, LockTotals>,
+    /// Commits with other files than they were about to have, as far as their makers said so.
+    pub commit_warnings: u64,
     /// Events that came faster than they could be folded.
     pub dropped: u64,
     /// When that happened last, in milliseconds since 1970.

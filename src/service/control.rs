@@ -13,11 +13,14 @@ pub(super) type Found = Result<Settings, String>;
 
 impl Service {
     pub(super) fn control(&self, context: &Context, data: &[u8]) -> Outcome {
-        self.check_privilege(context)?;
         let lines = data
             .split(|&byte| byte == b'\n')
             .filter(|line| !line.trim_ascii().is_empty());
         let verbs: Result<Vec<Verb>, _> = lines.map(parse_verb).collect();
+        // A note is for everybody who takes locks: it changes a figure, and nothing for anybody.
+        if !matches!(&verbs, Ok(verbs) if verbs.iter().all(|verb| matches!(verb, Verb::Note(_)))) {
+            self.check_privilege(context)?;
+        }
         let verbs = verbs.map_err(|error| Refused::new(Refusal::Malformed, format!("control: {error}")))?;
         if verbs.is_empty() {
             return Err(Refused::new(
@@ -43,6 +46,11 @@ impl Service {
 
     /// Does beforehand what verbs need that is slow.
     pub(super) fn prepare_verbs(&self, verbs: &[Verb]) -> Before {
+        for verb in verbs {
+            if let Verb::Note(warning) = verb {
+                self.count_commit_warning(warning);
+            }
+        }
         let reloads = verbs.iter().filter(|verb| **verb == Verb::Reload).count();
         let saved = verbs.contains(&Verb::FlushMetrics).then(|| self.save_figures());
         Before {
@@ -98,8 +106,8 @@ impl Service {
             Verb::ReleaseSession(session) => (Command::ReleaseSession(session), None),
             Verb::Drain => (Command::Drain(true), None),
             Verb::Resume => (Command::Drain(false), None),
-            // These two are done by who has read the configuration, or written the figures, before the turn.
-            Verb::Reload | Verb::FlushMetrics => return Ok(()),
+            // These are done by who has read the configuration, or had the figures, before the turn.
+            Verb::Reload | Verb::FlushMetrics | Verb::Note(_) => return Ok(()),
         };
         let result = state.command(context.now, command);
         state.breaking = None;
@@ -151,7 +159,11 @@ impl Default for Before {
     }
 }
 
-/// Whether a verb is for the inspector: it reads git's configuration or the sessions of all holders, or waits for the disk.
+/// Whether a verb is for the inspector: it reads git's configuration or the sessions of all holders, or waits for the disk
+/// or the figures.
 fn is_slow(verb: &Verb) -> bool {
-    matches!(verb, Verb::Reload | Verb::ReleaseSession(_) | Verb::FlushMetrics)
+    matches!(
+        verb,
+        Verb::Reload | Verb::ReleaseSession(_) | Verb::FlushMetrics | Verb::Note(_)
+    )
 }

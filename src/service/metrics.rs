@@ -9,6 +9,8 @@
 //! these two for a moment. The thread that answers the kernel takes the last two only. The history is written in batches
 //! while nobody waits for it; when that fails, figures go on in memory, every file says so, and it is tried again.
 
+mod told;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +28,9 @@ use super::{Context, Outcome, Service, contained};
 use crate::adapters::{Clock, History, HistoryError};
 use crate::engine::Event;
 use crate::metrics::{
-    Alerts, Batch, EventLog, Figures, Kind, LongHold, Metrics, OpenCells, Piece, Record, StoreState, Thresholds, Window,
+    Alerts, Batch, EventLog, Figures, LongHold, Metrics, OpenCells, Piece, StoreState, Thresholds, Window,
 };
-use crate::types::{LockName, Mode, Moment, NameError, NodeId, Refusal, Tick};
+use crate::types::{LockName, NameError, NodeId, Refusal, Tick};
 use crate::view::figures::{self, Live};
 use crate::view::nodes::{Figure, Node};
 
@@ -307,25 +309,6 @@ impl Service {
         recorded
             .metrics
             .fold(batch, now.wall_ns / 1_000_000, all, &mut self.recorder.log.lock());
-    }
-
-    /// Counts that this life goes on from the journal of another one, which was begun to be read then. What the journal
-    /// tells of was counted when it happened.
-    pub(super) fn count_replay(&self, began: Moment) {
-        let record = Record {
-            at: Clock::wall().as_millisecond(),
-            kind: Kind::Replay,
-            lock: None,
-            mode: Mode::Exclusive,
-            pid: std::process::id(),
-            session: None,
-            op: None,
-            span: Clock::now().mono.since(began.mono),
-        };
-        self.recorder.figures.lock().metrics.count(&record);
-        self.recorder.log.lock().append(&record);
-        // So that it is kept even if nothing else ever happens.
-        self.recorder.wake();
     }
 
     /// Does beforehand what a call that shows figures needs: slow, so not within its turn.

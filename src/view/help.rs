@@ -56,4 +56,6 @@ control: one verb a line, for the owner of the mount.
     resume                    grant again
     reload                    read the configuration again
     flush-metrics             write buffered figures to disk
+    note git_commit_validation_warning commit=ID missing=N foreign=N
+                              count a commit with other files than were asked for
 ";

@@ -1,5 +1,6 @@
 //! What is written to `acquire` and `control`, parsed once and refused whole.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -46,6 +47,73 @@ pub enum Verb {
     Reload,
     /// `flush-metrics`
     FlushMetrics,
+    /// `note git_commit_validation_warning commit=ID missing=N foreign=N`
+    Note(CommitWarning),
+}
+
+/// A commit that has other files than it was about to have. Only how many, for their names may be secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitWarning {
+    /// The name of the commit, 40 or 64 hexadecimal digits.
+    pub commit: String,
+    /// How many files it lacks.
+    pub missing: u32,
+    /// How many it has that were not to be in it.
+    pub foreign: u32,
+}
+
+impl CommitWarning {
+    /// The name of the event.
+    pub const EVENT: &str = "git_commit_validation_warning";
+
+    /// Reads what follows the name.
+    fn parse(rest: &str) -> Result<Self, Malformed> {
+        let (mut commit, mut missing, mut foreign) = (None, None, None);
+        for word in rest.split_ascii_whitespace() {
+            let is_first = match word.split_once('=') {
+                Some(("commit", id)) if is_object_id(id) => commit.replace(id.to_owned()).is_none(),
+                Some(("missing", count)) => missing.replace(number(count)?).is_none(),
+                Some(("foreign", count)) => foreign.replace(number(count)?).is_none(),
+                _ => false,
+            };
+            if !is_first {
+                return malformed(format!("{word:?} is out of place; {NOTE_USAGE}"));
+            }
+        }
+        match (commit, missing, foreign) {
+            (_, Some(0), Some(0)) => malformed("a commit that differs in nothing is not noted"),
+            (Some(commit), Some(missing), Some(foreign)) => Ok(Self {
+                commit,
+                missing,
+                foreign,
+            }),
+            _ => malformed(NOTE_USAGE),
+        }
+    }
+}
+
+impl fmt::Display for CommitWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            commit,
+            missing,
+            foreign,
+        } = self;
+        write!(f, "commit={commit} missing={missing} foreign={foreign}")
+    }
+}
+
+const NOTE_USAGE: &str = "it is: note git_commit_validation_warning commit=ID missing=N foreign=N";
+
+/// The name of an object of git, by SHA-1 or SHA-256.
+fn is_object_id(text: &str) -> bool {
+    [40, 64].contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn number(text: &str) -> Result<u32, Malformed> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| digits);
+    number.ok_or_else(|| Malformed(format!("{text:?} is no number of files")))
 }
 
 /// The verbs of `control`, for the documentation.
@@ -57,6 +125,7 @@ pub const VERBS: &[&str] = &[
     "resume",
     "reload",
     "flush-metrics",
+    "note",
 ];
 
 /// The keys of `acquire`, for the documentation.
@@ -274,6 +343,10 @@ pub fn parse_verb(bytes: &[u8]) -> Result<Verb, Malformed> {
         "resume" => alone(Verb::Resume),
         "reload" => alone(Verb::Reload),
         "flush-metrics" => alone(Verb::FlushMetrics),
+        "note" => match rest.split_once(' ') {
+            Some((CommitWarning::EVENT, facts)) => CommitWarning::parse(facts).map(Verb::Note),
+            _ => malformed(NOTE_USAGE),
+        },
         _ => malformed(format!("unknown verb {verb:?}; there are {}", VERBS.join(", "))),
     }
 }
@@ -393,6 +466,8 @@ mod tests {
             "withdraw a b",
             "explode",
             "break  x.lock",
+            "note",
+            "note x commit=0",
         ] {
             assert!(parse_verb(bad.as_bytes()).is_err(), "{bad:?}");
         }

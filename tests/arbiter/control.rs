@@ -243,6 +243,44 @@ fn a_confined_writer_is_refused() {
     assert_eq!(mount.locks_json()["drained"], true, "the same write from outside works");
 }
 
+/// Everybody who can open `control` may note, in a sandbox too: it adds a line and a figure, and does nothing else.
+#[test]
+fn a_note_is_for_everybody_who_takes_locks() {
+    let mount = Mount::new();
+    let facts = |missing: u32| format!("commit={} missing={missing} foreign=0", "0123456789".repeat(4));
+    let note = |missing: u32| format!("note git_commit_validation_warning {}\\n", facts(missing));
+    let confined = |text: String| {
+        let mut command = mount.command(require("setpriv"));
+        command.args([
+            "--no-new-privs",
+            "bash",
+            "-c",
+            &format!("env printf '{text}' >$M/control"),
+        ]);
+        mount.run(command)
+    };
+    mount
+        .sh(&format!("env printf '{}' >$M/control", note(1) + &note(2)))
+        .ok();
+    confined(note(3)).ok();
+    let refused = confined(note(4) + "drain\\n");
+    assert!(refused.error().contains("Permission denied"), "{}", refused.error());
+    assert_eq!(mount.locks_json()["drained"], false);
+    let events = mount.sh("cat $M/metrics/events.csv").text();
+    let told: Vec<&str> = events
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(','))
+        .map(|(_, rest)| rest)
+        .collect();
+    let expected = [1, 2, 3].map(|missing| format!("git_commit_validation_warning,,0.000,{}", facts(missing)));
+    assert_eq!(told, expected, "and none of the write that was refused");
+    let counter = mount.sh("grep ^lockfs_git_commit_validation_warnings_total $M/metrics/metrics.prom");
+    assert_eq!(counter.text(), "lockfs_git_commit_validation_warnings_total 3");
+    let summary = mount.sh("cat $M/metrics/summary.json").text();
+    assert!(!summary.contains("commit="), "it is no operation: {summary}");
+}
+
 /// The bounding set counts: without it a setuid program could not do what the daemon can.
 #[test]
 fn a_writer_with_other_capabilities_is_refused() {

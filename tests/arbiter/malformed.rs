@@ -220,7 +220,7 @@ pub const REQUESTS: [&str; 89] = [
 ];
 
 /// Lines that `control` does not know.
-pub const VERBS: [&str; 30] = [
+pub const VERBS: [&str; 42] = [
     "explode",
     "Drain",
     "DRAIN",
@@ -251,6 +251,18 @@ pub const VERBS: [&str; 30] = [
     "drain\nexplode",
     "explode\ndrain",
     "\0drain",
+    "note",
+    "note explode",
+    "note git_commit_validation_warning",
+    "note git_commit_validation_warning commit=0123456789abcdef0123456789abcdef01234567 missing=1",
+    "note git_commit_validation_warning commit=0123456789abcdef0123456789abcdef01234567 missing=0 foreign=0",
+    "note git_commit_validation_warning commit=0123456789abcdef0123456789abcdef01234567 missing=1 foreign=1 missing=1",
+    "note git_commit_validation_warning commit=0123456789abcdef0123456789abcdef01234567 missing=1 foreign=1 files=a",
+    "note git_commit_validation_warning commit=0123456789abcdef0123456789abcdef01234567 missing=+1 foreign=1",
+    "note git_commit_validation_warning commit=0123456789abcdef0123456789abcdef01234567 missing=4294967296 foreign=1",
+    "note git_commit_validation_warning commit=0123456789ABCDEF0123456789ABCDEF01234567 missing=1 foreign=1",
+    "note git_commit_validation_warning commit=123456789abcdef0123456789abcdef01234567 missing=1 foreign=1",
+    "note git_commit_validation_warning commit=0123456789abcdef0123456789abcdef01234567 missing=1 foreign=1 ,x",
 ];
 
 /// Configuration that mount and reload refuse, with the word that the refusal must name.

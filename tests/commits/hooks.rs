@@ -54,6 +54,14 @@ fn files_that_a_hook_adds_or_takes_out_are_told() {
         output.error(),
         format!("git-lockfs: warning: git_commit_validation_warning: commit={commit} missing=b foreign=made")
     );
+    let event = sh(
+        &mount,
+        "grep -o 'git_commit_validation_warning.*' $M/metrics/events.csv",
+    );
+    assert_eq!(
+        event,
+        format!("git_commit_validation_warning,,0.000,commit={commit} missing=1 foreign=1")
+    );
     assert_eq!(files(&mount, "HEAD"), "M a A made");
     assert_eq!(status(&mount), [" M b"]);
     nothing_left_behind(&mount);

@@ -68,6 +68,14 @@ fn what_a_hook_adds_or_takes_out_is_told() {
     let mount = world("echo made >made; git add made; git restore --staged --source=HEAD b");
     let said = mount.sh("echo 2 >a; echo 2 >b; $LOCKFS git -- commit -qam x").ok();
     assert_eq!(said.error(), warning(&mount, "b", "made"));
+    let commit = mount.git(&["rev-parse", "HEAD"]).text();
+    let event = mount
+        .sh("grep -o 'git_commit_validation_warning.*' $M/metrics/events.csv")
+        .text();
+    assert_eq!(
+        event,
+        format!("git_commit_validation_warning,,0.000,commit={commit} missing=1 foreign=1")
+    );
     let quiet = "echo 3 >a; echo 3 >b; git reset -q --hard HEAD~1; echo 4 >a; git add a; git commit -qm y";
     assert_eq!(
         mount.sh(&with_shim(quiet)).ok().error(),

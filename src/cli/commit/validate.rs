@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 
-/// The name of the event.
-const EVENT: &str = "git_commit_validation_warning";
+use crate::cli::bounded::{LOOK_LIMIT, within};
+use crate::cli::client::Mount;
+use crate::view::requests::CommitWarning;
+
 /// How many files a warning names, each way.
 const NAMED_MAX: usize = 20;
 
@@ -18,11 +20,22 @@ struct Difference {
     foreign: Vec<String>,
 }
 
-/// Warns on standard error when a commit has other files than were asked for.
-pub fn warn<D, C>(commit: &str, declared: &BTreeMap<Vec<u8>, D>, committed: &BTreeMap<Vec<u8>, C>) {
-    if let Some(difference) = compare(declared, committed) {
-        eprintln!("git-lockfs: warning: {}", difference.sentence(commit));
-    }
+/// Warns on standard error when a commit has other files than were asked for, and has the mount count it.
+pub fn warn<D, C>(mount: &Mount, commit: &str, declared: &BTreeMap<Vec<u8>, D>, committed: &BTreeMap<Vec<u8>, C>) {
+    let Some(difference) = compare(declared, committed) else {
+        return;
+    };
+    eprintln!("git-lockfs: warning: {}", difference.sentence(commit));
+    let note = CommitWarning {
+        commit: commit.to_owned(),
+        missing: u32::try_from(difference.missing.len()).unwrap_or(u32::MAX),
+        foreign: u32::try_from(difference.foreign.len()).unwrap_or(u32::MAX),
+    };
+    let mount = mount.clone();
+    // It was said; a figure that cannot be had now is no reason to say more.
+    let _ = within(LOOK_LIMIT, move || {
+        mount.control(&format!("note {} {note}", CommitWarning::EVENT))
+    });
 }
 
 fn compare<D, C>(declared: &BTreeMap<Vec<u8>, D>, committed: &BTreeMap<Vec<u8>, C>) -> Option<Difference> {
@@ -41,7 +54,8 @@ impl Difference {
     fn sentence(&self, commit: &str) -> String {
         let missing = named(&self.missing);
         let foreign = named(&self.foreign);
-        format!("{EVENT}: commit={commit} missing={missing} foreign={foreign}")
+        let event = CommitWarning::EVENT;
+        format!("{event}: commit={commit} missing={missing} foreign={foreign}")
     }
 }
 

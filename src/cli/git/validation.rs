@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use super::Prepared;
 use crate::cli::child::Outcome;
+use crate::cli::client::Mount;
 use crate::cli::commit::validate::warn;
 use crate::cli::taken::Taken;
 use crate::scopes::Arguments;
@@ -76,7 +77,7 @@ impl<'a> Declared<'a> {
     }
 
     /// Compares it with the commit that was made, and warns of a difference.
-    pub fn compare(&self, outcome: &Outcome) {
+    pub fn compare(&self, outcome: &Outcome, mount: &Mount) {
         if *outcome != Outcome::Exited(0) {
             return;
         }
@@ -102,7 +103,7 @@ impl<'a> Declared<'a> {
             .collect();
         // A commit without changes has no line of its own.
         if !commit.is_empty() {
-            warn(&commit, &self.paths, &committed);
+            warn(mount, &commit, &self.paths, &committed);
         }
     }
 }

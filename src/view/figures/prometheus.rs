@@ -85,6 +85,11 @@ pub fn render(figures: &Figures, live: &Live) -> String {
             counts.replays,
         ),
         (
+            "git_commit_validation_warnings",
+            "Commits with other files than they were about to have.",
+            totals.commit_warnings,
+        ),
+        (
             "dropped_events",
             "Events that came too fast to be counted here.",
             totals.dropped,
