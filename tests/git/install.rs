@@ -76,6 +76,22 @@ fn what_somebody_changed_since_is_left_and_named() {
     assert!(!exists(repository.repo().join(".git/lockfs/bin")));
 }
 
+/// A worktree that is gone has nothing of ours any more.
+#[test]
+fn what_somebody_removed_since_is_no_obstacle() {
+    let repository = with_file();
+    let script = "git worktree add -q ../linked; cd ../linked; mkdir .gemini; echo '{}' >.gemini/settings.json
+        $LOCKFS install --agent gemini --agent cursor; grep -q pre-command .gemini/settings.json
+        cd $R; git worktree remove --force ../linked; $LOCKFS uninstall; ls .git/lockfs";
+    let said = repository.sh(&format!("set -e; {script} 2>&1 || true")).ok();
+    assert_eq!(said.error(), "");
+    assert!(
+        said.text().contains("No such file"),
+        "nothing is left to take back: {}",
+        said.text()
+    );
+}
+
 #[test]
 fn settings_that_are_not_understood_are_refused_and_nothing_is_written() {
     let repository = with_file();

@@ -132,6 +132,18 @@ fn without_a_mount_git_runs_and_says_so_once() {
     assert_eq!(refused.code(), 69);
     assert!(refused.error().contains("git lockfs mount"), "{}", refused.error());
     assert_eq!(count(), before);
+    assert!(
+        refused.error().contains("GIT_LOCKFS_REQUIRE=false"),
+        "{}",
+        refused.error()
+    );
+    // Also for who wants to be rid of the setting.
+    let unset = "git config --unset lockfs.require";
+    assert_eq!(repository.sh(&with_shim(unset)).code(), 69);
+    repository
+        .sh(&with_shim(&format!("GIT_LOCKFS_REQUIRE=false {unset}; {commit}")))
+        .ok();
+    repository.git(&["config", "lockfs.require", "true"]);
     repository
         .sh(&with_shim("git log -1 >/dev/null && git status -s >/dev/null"))
         .ok();

@@ -36,6 +36,8 @@ fn a_commit_that_has_what_it_was_about_to_have_is_no_warning() {
         "cd ..; $LOCKFS git -- -C repo -c user.name=x commit -qam x",
         "$LOCKFS git -- commit -q --allow-empty -m x",
         "printf a >$T/list; $LOCKFS git -- commit -qm x --pathspec-from-file=$T/list",
+        "git add a; printf b | $LOCKFS git -- commit -qm x --pathspec-from-file=-",
+        "git add a; printf x | $LOCKFS git -- commit -qF -",
         "git checkout -qb side; git commit -qam side; git checkout -q -; echo 1 >new; git add new; git commit -qm new; \
          git merge -q --no-commit side 2>&1; $LOCKFS git -- commit -qm merged",
     ] {

@@ -10,7 +10,9 @@ use anyhow::Result;
 use nix::sys::signal::kill;
 use nix::unistd::{Pid, getsid};
 
+use super::super::EXIT_NO_DAEMON;
 use super::super::client::no_daemon;
+use super::super::failure::failure;
 use super::super::install::is_installed;
 use super::super::place::{Place, State};
 use super::Prepared;
@@ -21,7 +23,11 @@ const TOLD: &str = "unmounted";
 /// Lets git run without locks, with a warning where one is due; refuses with `lockfs.require`.
 pub fn allow(place: &Place, state: State, prepared: &Prepared) -> Result<()> {
     if prepared.settings.require {
-        return Err(no_daemon(place, state));
+        let reason = no_daemon(place, state);
+        // Also what would change the setting needs a lock.
+        let sentence =
+            format!("{reason}; without locks it runs, once, with GIT_LOCKFS_REQUIRE=false in its environment");
+        return Err(failure(EXIT_NO_DAEMON, sentence));
     }
     if is_installed(place) && is_news(&place.state_dir.join(TOLD)) {
         let reason = no_daemon(place, state);

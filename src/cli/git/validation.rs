@@ -49,7 +49,9 @@ impl<'a> Declared<'a> {
         let is_readable = |word: &String| !word.contains(char::REPLACEMENT_CHARACTER);
         let is_known = plan.command.as_deref() == Some("commit")
             && plan.args.iter().all(is_readable)
-            && !UNKNOWN_BEFORE.iter().any(|option| arguments.has(option));
+            && !UNKNOWN_BEFORE.iter().any(|option| arguments.has(option))
+            // What is read from standard input can be read once.
+            && arguments.value_of("--pathspec-from-file") != Some("-");
         let options = args.get(..prepared.options).filter(|_| is_known)?;
         let mut command = Command::new(program);
         command

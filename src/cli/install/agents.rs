@@ -43,7 +43,7 @@ pub enum Agent {
 
 /// What Claude Code runs when a session starts: the mount, and what belongs in the environment of its later commands.
 const SESSION_START: &str =
-    "git lockfs mount >/dev/null 2>&1; git lockfs shellenv --shell bash >> \"$CLAUDE_ENV_FILE\"";
+    "git lockfs mount >/dev/null 2>&1; git lockfs shellenv --shell bash >> \"${CLAUDE_ENV_FILE:-/dev/null}\"";
 
 impl Agent {
     /// The edits that make its shells find the git in `shims`, and have it ask before a command.

@@ -73,7 +73,8 @@ impl Edit {
     pub fn take_back(&self) -> Result<bool> {
         let now = match fs::read_to_string(&self.path) {
             Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(self.before.is_none()),
+            // Whoever removed it, or the whole worktree, took ours along.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
             Err(error) => return Err(error).context(self.path.display().to_string()),
         };
         if Some(&now) == self.before.as_ref() {
