@@ -58,8 +58,13 @@ fn main() {
         rows
     });
     for (busy, worst) in busy.iter().zip(&worst) {
+        // Bounds hold for every week; how long something may take is promised for a busy one.
+        let figure = match busy.unit {
+            "ms" => busy.figure,
+            _ => busy.figure.max(worst.figure),
+        };
         let verdict = match busy.most {
-            Some(most) if busy.figure.max(worst.figure) <= most => format!("≤ {most} ok"),
+            Some(most) if figure <= most => format!("≤ {most} ok"),
             Some(most) => format!("≤ {most} MISSED"),
             None => String::new(),
         };

@@ -38,7 +38,7 @@ fn what_does_not_fit_is_counted_and_shown_in_every_file() {
     assert_eq!(counted["acquires"], EVENTS_MAX / 2, "what did fit is there");
     assert_eq!(counted["releases"], EVENTS_MAX / 2);
     let expected = [
-        ("summary", format!("{dropped} events were dropped")),
+        ("summary", format!("\n{dropped} events were dropped; ")),
         ("summary", "ALERT dropped-events".to_owned()),
         ("alerts", "dropped-events  firing".to_owned()),
         ("metrics.prom", format!("\nlockfs_dropped_events_total {dropped}\n")),
