@@ -343,8 +343,17 @@ impl Service {
             let age = now.since(computed.at);
             let is_same = computed.generation == recorded.metrics.generation && age < LOOK;
             let is_resting = computed.took > QUICK && age < computed.took * REST;
-            if is_same || is_resting {
+            if is_same || (is_resting && newest.alerts == recorded.alerts.all() && newest.store == recorded.store) {
                 return newest;
+            }
+            if is_resting {
+                // What is wrong is told at once; only what takes long to compute may be old.
+                let mut figures = Figures::clone(&newest);
+                figures.alerts = recorded.alerts.all().to_vec();
+                figures.store = recorded.store.clone();
+                let figures = Arc::new(figures);
+                *self.recorder.newest.lock() = Some(Arc::clone(&figures));
+                return figures;
             }
         }
         let alerts = recorded.alerts.all().to_vec();
