@@ -102,7 +102,7 @@ impl Service {
         Turn(turn)
     }
 
-    /// Does a unit of work; within another it is a part of that.
+    /// Does a unit of work; within another it is a part of that, and of that one's role.
     pub(super) fn unit<T>(&self, role: Role, work: impl FnOnce() -> T) -> T {
         let turn = self.turn();
         let done = work();
