@@ -73,7 +73,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Answer::Nothing => say(&json!({})),
         Answer::Instead(command) => say(&instead(args.agent, question, command)),
         Answer::Refused(reason) => {
-            eprintln!("git-lockfs: {reason}");
+            let reason = format!("git-lockfs: {reason}");
+            eprintln!("{reason}");
+            if args.agent == Agent::Cursor {
+                // It takes the exit code alone for a refusal, and the words for its agent from here.
+                say(&json!({ "permission": "deny", "user_message": reason, "agent_message": reason }))?;
+            }
             Ok(ExitCode::from(EXIT_REFUSED))
         }
     }

@@ -204,6 +204,13 @@ fn a_lock_file_of_git_is_not_removed_under_its_holder() {
         for (agent, file, pointer) in BEFORE {
             let refused = ask(&mount, file, pointer, &question);
             assert_eq!(refused.code(), 2, "{agent}: {command}: {}", refused.error());
+            if *agent == "cursor" {
+                let answer: Value = serde_json::from_str(&refused.text()).expect("JSON");
+                assert_eq!(
+                    (&answer["permission"], &answer["agent_message"]),
+                    (&json!("deny"), &json!(refused.error()))
+                );
+            }
             for word in [lock, &holder.id().to_string(), "git lockfs status"] {
                 assert!(
                     refused.error().contains(word),
