@@ -24,7 +24,7 @@ use crate::adapters::Repository;
 use crate::scopes::{self, Invocation, Plan};
 use crate::types::{SessionName, Settings};
 
-pub use program::{become_git, real_git};
+pub use program::{become_git, callers_path, real_git};
 use validation::Declared;
 
 /// Run git under the locks that its command needs

@@ -45,9 +45,7 @@ fn question(mount: &Mount, command: &str) -> String {
 
 fn install_all(mount: &Mount) {
     mount
-        .lockfs(&[
-            "install", "--agent", "claude", "--agent", "codex", "--agent", "cursor", "--agent", "gemini",
-        ])
+        .sh("PATH=$PATH:$(dirname $LOCKFS); git lockfs install --agent claude --agent codex --agent cursor --agent gemini")
         .ok();
 }
 
@@ -73,6 +71,10 @@ fn a_session_begins_with_the_mount_and_the_path() {
         .split('"')
         .find(|part| part.contains(".git/lockfs/bin:"))
         .expect("a PATH");
+    assert!(
+        !path.contains("git-core"),
+        "what git puts there for us is not the caller's: {path}"
+    );
     fs::remove_file(mount.dir().join("held")).expect("it was written");
     mount.sh(&format!("PATH={path}; git commit -q --allow-empty -m y")).ok();
     assert!(written(&mount, "held").contains("main-worktree.lock"), "{toml}");

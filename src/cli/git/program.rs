@@ -1,6 +1,6 @@
 //! Which program is git, when we stand before it in PATH; and becoming it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -11,6 +11,8 @@ use anyhow::Result;
 use nix::unistd::{AccessFlags, access};
 
 use super::super::failure::failure;
+use super::super::place;
+use super::super::worktree::ask;
 
 /// Exit code when there is no such program, as a shell has it.
 const EXIT_NOT_FOUND: u8 = 127;
@@ -46,6 +48,32 @@ fn find_in(path: &OsStr) -> Option<PathBuf> {
     })
 }
 
+/// PATH as whoever called us has it. Called as `git lockfs` we have it from git, which puts the directory of its own
+/// programs before it.
+pub fn callers_path() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    match exec_path() {
+        Some(own) => without_first(&path, &own),
+        None => path,
+    }
+}
+
+fn exec_path() -> Option<PathBuf> {
+    let answer = ask(place::git().arg("--exec-path"), b"").ok()?;
+    Some(PathBuf::from(OsStr::from_bytes(answer.trim_ascii_end())))
+}
+
+/// A PATH that does not begin with that directory.
+fn without_first(path: &OsStr, own: &Path) -> OsString {
+    let mut rest = std::env::split_paths(path).peekable();
+    let is_own = |first: &PathBuf| matches!((first.canonicalize(), own.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if rest.peek().is_some_and(is_own) {
+        rest.next();
+    }
+    // What was split at its colons can be joined by them.
+    std::env::join_paths(rest).unwrap_or_else(|_| path.to_owned())
+}
+
 /// Becomes git; returns only when that fails.
 pub fn become_git(mut command: Command) -> Result<ExitCode> {
     let error = command.exec();
@@ -65,6 +93,19 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn the_directory_of_gits_own_programs_is_not_of_the_callers_path() {
+        let (own, other) = (Path::new("/usr/./bin"), "/bin:/usr/bin");
+        assert_eq!(without_first("/usr/bin:/bin:/usr/bin".as_ref(), own), other);
+        assert_eq!(
+            without_first("/nowhere:/usr/bin".as_ref(), own),
+            "/nowhere:/usr/bin",
+            "only where it is first"
+        );
+        assert_eq!(without_first("/usr/bin".as_ref(), own), "");
+        assert_eq!(without_first("".as_ref(), own), "");
+    }
 
     #[test]
     fn this_program_under_the_name_of_git_is_passed_over() {

@@ -22,6 +22,7 @@ use clap::ValueEnum;
 use jsonc_parser::cst::CstInputValue;
 use serde_json::{Value, json};
 
+use super::super::git::callers_path;
 use super::super::place;
 use super::manifest::Edit;
 use super::settings::{add, array_at, edited_json, edited_toml, object_at, set, value_at};
@@ -124,7 +125,7 @@ fn codex_hooks(text: Option<&str>) -> Result<String> {
 
 /// Its settings know no reference to the PATH that it was started with, so that of the moment is written.
 fn codex(text: Option<&str>, shims: &str) -> Result<String> {
-    let now = std::env::var("PATH").context("PATH")?;
+    let now = callers_path().into_string().ok().context("PATH is not UTF-8")?;
     edited_toml(text, &["shell_environment_policy", "set"], "PATH", |old| {
         first_in(shims, old.unwrap_or(&now))
     })

@@ -111,7 +111,12 @@ pub fn edited_toml(
         .context("it is not TOML, so it is left as it is")?;
     let mut table: &mut dyn TableLike = document.as_table_mut();
     for name in path {
-        let item = table.entry(name).or_insert_with(|| Item::Table(Table::new()));
+        let item = table.entry(name).or_insert_with(|| {
+            let mut table = Table::new();
+            // A heading of its own only if it gets a value.
+            table.set_implicit(true);
+            Item::Table(table)
+        });
         table = item
             .as_table_like_mut()
             .with_context(|| format!("{name} is no table"))?;
@@ -196,10 +201,7 @@ mod tests {
             })
         };
         let once = |old: Option<&str>| old.unwrap_or("/b").to_owned();
-        assert_eq!(
-            edit(None).expect("made").trim_start(),
-            "[policy]\n\n[policy.set]\nPATH = \"/s:/b\"\n".trim_start()
-        );
+        assert_eq!(edit(None).expect("made"), "[policy.set]\nPATH = \"/s:/b\"\n");
         let inline = edit(Some(
             "a = 1 # one\n[policy]\nset = { X = \"1\", PATH = \"/p\" } # mine\n",
         ))
