@@ -129,7 +129,8 @@ impl Worker {
             None => Event::Held {
                 token: token(&self.locks.join(NAMES[pick])),
             },
-            Some(libc::EAGAIN | libc::EEXIST | libc::ETIMEDOUT) => Event::Busy,
+            // A directory is one to everybody from the death of its keeper until that is noticed.
+            Some(libc::EAGAIN | libc::EEXIST | libc::ETIMEDOUT | libc::EISDIR) => Event::Busy,
             Some(libc::EINTR) => {
                 self.gave_up[pick] = returned;
                 Event::Cancelled {
