@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -37,5 +38,13 @@ pub fn run(_: &Args) -> Result<ExitCode> {
             paths.join(", ")
         );
     }
+    if is_in_path(&shim_dir(&place)) {
+        eprintln!("git-lockfs: this shell may still look for git there: hash -r");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the shell that calls has evaluated `shellenv`: then it knows git by a path that is gone.
+fn is_in_path(directory: &Path) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|part| part == directory))
 }

@@ -201,6 +201,19 @@ fn doctor_says_which_git_this_shell_finds() {
     );
 }
 
+/// bash keeps the path of each program that it has found.
+#[test]
+fn a_shell_that_found_git_there_hears_how_to_forget_it() {
+    let mount = installed();
+    let script = with_shim("cd $R; git status -s; $LOCKFS uninstall && hash -r && git status -s && echo found");
+    let output = mount.sh(&script);
+    assert_eq!(output.code(), 0, "{}", output.error());
+    assert_eq!(output.text().trim(), "found");
+    assert!(output.error().contains("hash -r"), "{}", output.error());
+    let elsewhere = mount.lockfs(&["uninstall"]).ok();
+    assert_eq!(elsewhere.error(), "", "nothing to forget");
+}
+
 #[test]
 fn without_a_git_behind_it_the_shim_says_so() {
     let mount = installed();
