@@ -207,8 +207,11 @@ impl Worker {
     fn flocked(&mut self, pick: usize, operation: i32) {
         let through_flock = self.random.below(2) == 0;
         let directory = if through_flock { &self.flock } else { &self.locks };
-        let fd =
-            open(&directory.join(NAMES[pick]), libc::O_RDWR | libc::O_CREAT).expect("a handle is always to be had");
+        let fd = match open(&directory.join(NAMES[pick]), libc::O_RDWR | libc::O_CREAT) {
+            // As in `outcome`: the directory of somebody whose death is not noticed yet.
+            Err(libc::EISDIR) => return,
+            got => got.expect("a handle is always to be had"),
+        };
         self.call(pick, operation & libc::LOCK_EX != 0);
         // SAFETY: `fd` is open.
         let failed = unsafe { libc::flock(fd.as_raw_fd(), operation) } != 0;
